@@ -1,0 +1,35 @@
+//! The whole proxy of one worker as a deterministic state machine: bytes, events and time go in,
+//! bytes, actions and the next deadline come out.
+//!
+//! This crate never opens a socket, reads a clock, starts a thread or writes a log line; the shell
+//! (`crates/proxy`) does all of that and decides nothing. [`engine::Engine`] is the contract
+//! between the two.
+//!
+//! | module | knows |
+//! |---|---|
+//! | [`limits`] | every bound of the proxy, each with its outcome |
+//! | [`ids`], [`time`] | names of things and of moments |
+//! | [`config`] | what the engine must be told: resolved, without addresses |
+//! | [`counters`] | the statistics table |
+//! | [`buf`] | where bytes wait |
+//! | [`proto`] | what bytes mean: redis and memcached requests and responses |
+//! | [`ring`] | which server owns a key |
+//! | [`engine`] | everything that happens between a client and its servers |
+//!
+//! Dependencies point downwards in that list only.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+extern crate alloc;
+
+pub mod buf;
+pub mod config;
+pub mod counters;
+pub mod engine;
+pub mod ids;
+pub mod limits;
+mod num;
+pub mod proto;
+pub mod ring;
+pub mod time;

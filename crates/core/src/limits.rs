@@ -1,0 +1,81 @@
+//! Every bound of the proxy, with its reason and its outcome. Bounds that an operator may set are
+//! directives; their defaults stand here too.
+
+/// Scratch bytes per worker into which every socket is read. Large enough that a deep pipeline is
+/// one read, small enough to stay in the second-level cache.
+pub const SCRATCH_LEN: usize = 64 * 1024;
+
+/// A saved tail up to this length is copied in front of the next read of the scratch buffer; a
+/// longer one grows in place, so that each byte of a large request is copied a bounded number of
+/// times.
+pub const SCRATCH_TAIL_MAX: usize = 8 * 1024;
+
+/// Bytes of one chunk of a send queue: small messages are copied together into chunks.
+pub const SEND_CHUNK_LEN: usize = 16 * 1024;
+
+/// A message at least this long becomes a segment of its own instead of being copied, when its
+/// buffer can be moved.
+pub const SEND_MOVE_MIN: usize = 8 * 1024;
+
+/// Free chunks one engine keeps for reuse; more are given back to the allocator at once.
+pub const FREE_CHUNKS_MAX: usize = 64;
+
+/// Requests of one client in flight; at the limit the client is not read until replies have left.
+pub const CLIENT_IN_FLIGHT_MAX: u32 = 4096;
+
+/// Bytes of replies waiting for one client above which the client is not read (soft limit).
+pub const CLIENT_OUTPUT_SOFT: u64 = 256 * 1024;
+
+/// Default of `client_output_limit` (hard limit): the client is closed, the rest of its replies
+/// discarded and counted. Above redis' largest value, so that every single reply can pass.
+pub const CLIENT_OUTPUT_LIMIT_DEFAULT: u64 = 1024 * 1024 * 1024;
+
+/// Default of `request_size_limit`: redis' own bound for one value (512 MB) and room for the rest of
+/// the command. A longer request is refused and its bytes swallowed.
+pub const REQUEST_SIZE_LIMIT_DEFAULT: u32 = 513 * 1024 * 1024;
+
+/// Bytes waiting for one server connection above which no further client request is taken for it;
+/// the clients concerned are not read until half of it has left.
+pub const SERVER_OUTPUT_SOFT: u64 = 4 * 1024 * 1024;
+
+/// Share of `memory_limit` above which no client is read; at the limit itself the client whose
+/// bytes came last is closed.
+pub const MEMORY_LIMIT_SOFT_PERCENT: u64 = 80;
+
+/// Arguments of one redis request, as in redis before 7; more is a protocol error.
+pub const REDIS_ARGS_MAX: u32 = 1024 * 1024;
+
+/// Bytes of one redis bulk string, redis' `proto-max-bulk-len`; more is a protocol error.
+pub const REDIS_BULK_LEN_MAX: u32 = 512 * 1024 * 1024;
+
+/// Bytes of one inline command or header line, redis' `PROTO_INLINE_MAX_SIZE`; more is a protocol
+/// error.
+pub const REDIS_INLINE_LEN_MAX: usize = 64 * 1024;
+
+/// Words and bytes per word an unauthenticated redis client may send, as in redis 7.
+pub const REDIS_UNAUTHENTICATED_ARGS_MAX: u32 = 10;
+/// See [`REDIS_UNAUTHENTICATED_ARGS_MAX`].
+pub const REDIS_UNAUTHENTICATED_BULK_LEN_MAX: u32 = 16 * 1024;
+
+/// Bytes of a memcached key.
+pub const MEMCACHE_KEY_LEN_MAX: usize = 250;
+
+/// Bytes of a memcached command line other than `get`-like ones, as memcached 1.6; more is
+/// `ERROR` in memcached's words and closes.
+pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
+
+/// Bytes of one line of a server's response (simple string, error, header); more is a protocol
+/// error of the server.
+pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;
+
+/// Slices that one call of `send_slices` fills at most: the kernel's `IOV_MAX` is 1024, and more
+/// than this gains nothing.
+pub const SEND_SLICES_MAX: usize = 64;
+
+/// Reads of one connection in one tick before others get their turn.
+pub const READS_PER_TICK: usize = 4;
+
+const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
+const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
+const _: () = assert!(MEMCACHE_LINE_LEN_MAX < SCRATCH_TAIL_MAX);
+const _: () = assert!(CLIENT_OUTPUT_SOFT < CLIENT_OUTPUT_LIMIT_DEFAULT);

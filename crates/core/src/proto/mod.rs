@@ -1,0 +1,322 @@
+//! What bytes mean, for both protocols: the types that the parsers share and the engine reads.
+//!
+//! Parsing a request has two steps. [`RequestParser`] finds the end of a request in a connection's
+//! bytes; it keeps its position, so that a request which arrives in pieces is never scanned twice.
+//! The result, [`Request`], says how to route it. Its spans are offsets into the request's bytes,
+//! its *frame*; nothing is borrowed and nothing is copied.
+//!
+//! A response is only measured ([`ResponseParser`]); its bytes pass unchanged or are merged.
+
+pub mod memcache;
+pub mod redis;
+pub mod scan;
+
+use alloc::vec::Vec;
+
+use crate::num::to_usize;
+
+/// The protocol of a pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// RESP2, and inline commands from clients.
+    Redis,
+    /// The memcached text protocol.
+    Memcache,
+}
+
+/// A range of bytes within one frame: `start <= end <= frame length`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Span {
+    /// The bytes it names.
+    #[inline]
+    #[must_use]
+    pub fn of(self, frame: &[u8]) -> &[u8] {
+        &frame[to_usize(self.start)..to_usize(self.end)]
+    }
+}
+
+/// What the front of a client's bytes is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parse {
+    /// A whole request: the first [`Request::len`] bytes. The parser is ready for the next one.
+    Complete(Request),
+    /// A whole inline command (redis only): the first `len` bytes, line end included. The engine
+    /// rewrites it with [`redis::inline::to_array`] and parses the result.
+    Inline {
+        /// Bytes of the line, `LF` included.
+        len: usize,
+    },
+    /// The frame goes on; it is known to have at least `need` bytes (more than were given).
+    Incomplete {
+        /// Least length of the frame, a hint for buffers; never above the size limit.
+        need: usize,
+    },
+    /// `len` bytes are to be dropped without a word: an empty line, or more of a refused request.
+    Skip {
+        /// Bytes to drop, at least 1.
+        len: usize,
+    },
+    /// A bad request: drop `len` bytes, answer with [`Invalid::write`], then do what `then` says.
+    Invalid {
+        /// What is wrong.
+        invalid: Invalid,
+        /// Bytes to drop, possibly 0; the frame that [`Invalid::write`] wants.
+        len: usize,
+        /// What follows.
+        then: Then,
+    },
+}
+
+/// What happens to a client after a bad request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// The stream is still aligned: the next request follows.
+    Continue,
+    /// The stream cannot be trusted: earlier replies leave, then this one, then the client is closed.
+    Close,
+}
+
+/// One complete request of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Length of the frame.
+    pub len: u32,
+    /// The command's place in its protocol's table.
+    pub command: u16,
+    /// No response will come from the server and none may go to the client.
+    pub noreply: bool,
+    /// It changes nothing: it may be sent a second time.
+    pub readonly: bool,
+    /// Where it goes.
+    pub route: Route,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// Unchanged to the owner of this key.
+    Key(Span),
+    /// Two or more keys. With a merge the request is split by server; without one all keys must
+    /// live on one server, which gets the request unchanged. The keys come from `parts` of the
+    /// protocol's `split` module.
+    Keys(Option<Merge>),
+    /// Unchanged to the owner of [`PLACEHOLDER`]: a request without a key.
+    Placeholder,
+    /// Unchanged to every server of the pool; the responses are merged.
+    EveryServer(Merge),
+    /// Nowhere: the proxy answers (redis: [`redis::local`], memcached: [`memcache::local`]).
+    Local,
+}
+
+/// The key of requests that have none.
+pub const PLACEHOLDER: &[u8] = b"placeholder";
+
+/// How the responses of a request's fragments become one response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Merge {
+    /// Redis arrays of one element per key: the elements in key order (MGET).
+    Array,
+    /// Redis integers: their sum (DEL, UNLINK, TOUCH, EXISTS).
+    Sum,
+    /// Redis status lines: the first (MSET).
+    Status,
+    /// Memcached `VALUE` blocks and one `END` (get, gets, gat, gats).
+    Values,
+    /// Memcached lines: the first (flush_all, verbosity).
+    Line,
+}
+
+/// One key of a multi-key request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The key itself.
+    pub key: Span,
+    /// The bytes a fragment carries for it: for redis the key's (and value's) bulk strings with
+    /// headers and line ends, for memcached the key.
+    pub raw: Span,
+}
+
+/// One fragment's response, whole.
+#[derive(Clone, Debug, Default)]
+pub struct FragmentResponse {
+    /// The server's bytes, or a composed error line.
+    pub bytes: Vec<u8>,
+    /// How far [`merge`] has read; starts at 0.
+    pub cursor: usize,
+}
+
+/// Resumable reading of one client's requests. `Copy` and small: it lives in every connection.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestParser {
+    /// For redis pools.
+    Redis(redis::request::RequestParser),
+    /// For memcached pools.
+    Memcache(memcache::request::RequestParser),
+}
+
+/// What a client may send.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// Longest frame in bytes; a longer one is refused and swallowed.
+    pub frame_len_max: u32,
+    /// The redis client must authenticate first and has not: redis' small limits apply.
+    pub unauthenticated: bool,
+    /// Memcached `flush_all` is served.
+    pub allow_flush: bool,
+}
+
+impl RequestParser {
+    /// A parser at the start of a connection.
+    #[must_use]
+    pub fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Redis => Self::Redis(redis::request::RequestParser::default()),
+            Protocol::Memcache => Self::Memcache(memcache::request::RequestParser::default()),
+        }
+    }
+
+    /// Looks at `bytes`, which start where the current frame starts and hold at least what the last
+    /// call saw. After `Complete`, `Inline`, `Skip` or `Invalid` the caller drops the frame's bytes and
+    /// calls again with the rest.
+    #[inline]
+    pub fn parse(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
+        match self {
+            Self::Redis(parser) => parser.parse(bytes, limits),
+            Self::Memcache(parser) => parser.parse(bytes, limits),
+        }
+    }
+}
+
+/// How far a response reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResponseStep {
+    /// The response ends after this many bytes (at least 1).
+    Done(usize),
+    /// These many first bytes (possibly 0) belong to the response and are done with; it goes on.
+    /// What is left over is an unfinished line and must be given again, with more behind it.
+    More(usize),
+    /// No server of this protocol says that.
+    Invalid,
+}
+
+/// Measures a server's responses one after the other; resumable, needs no memory of earlier bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum ResponseParser {
+    /// For redis pools.
+    Redis(redis::response::ResponseParser),
+    /// For memcached pools.
+    Memcache(memcache::response::ResponseParser),
+}
+
+impl ResponseParser {
+    /// A parser at the start of a connection.
+    #[must_use]
+    pub fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Redis => Self::Redis(redis::response::ResponseParser::default()),
+            Protocol::Memcache => Self::Memcache(memcache::response::ResponseParser::default()),
+        }
+    }
+
+    /// Looks at `bytes`, the first of which no earlier call has consumed.
+    #[inline]
+    pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
+        match self {
+            Self::Redis(parser) => parser.step(bytes),
+            Self::Memcache(parser) => parser.step(bytes),
+        }
+    }
+}
+
+/// What is wrong with a request; small and `Copy`, the protocol writes the words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Invalid {
+    /// In redis' words.
+    Redis(redis::Invalid),
+    /// In memcached's words.
+    Memcache(memcache::Invalid),
+}
+
+impl Invalid {
+    /// Appends the reply, line end included. `frame` is the `len` bytes that [`Parse::Invalid`] named.
+    pub fn write(self, frame: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Redis(invalid) => invalid.write(frame, out),
+            Self::Memcache(invalid) => invalid.write(frame, out),
+        }
+    }
+}
+
+/// Appends a failure of the proxy or of a server: `-ERR text` or `SERVER_ERROR text`, with line end.
+pub fn write_error(protocol: Protocol, text: &str, out: &mut Vec<u8>) {
+    let prefix: &[u8] = match protocol {
+        Protocol::Redis => b"-ERR ",
+        Protocol::Memcache => b"SERVER_ERROR ",
+    };
+    out.extend_from_slice(prefix);
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the keys of a [`Route::Keys`] request to `out`, in request order.
+pub fn parts(protocol: Protocol, frame: &[u8], request: &Request, out: &mut Vec<Part>) {
+    match protocol {
+        Protocol::Redis => redis::split::parts(frame, request, out),
+        Protocol::Memcache => memcache::split::parts(frame, request, out),
+    }
+}
+
+/// Appends what a fragment with `part_count` parts begins with. Each part's raw bytes follow, each
+/// followed by [`part_end`]; then [`fragment_end`].
+pub fn fragment_head(
+    protocol: Protocol,
+    frame: &[u8],
+    request: &Request,
+    part_count: u32,
+    out: &mut Vec<u8>,
+) {
+    match protocol {
+        Protocol::Redis => redis::split::fragment_head(request, part_count, out),
+        Protocol::Memcache => memcache::split::fragment_head(frame, request, out),
+    }
+}
+
+/// What follows each part of a fragment. compat: twemproxy puts a blank after the last key, too.
+#[must_use]
+pub const fn part_end(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Redis => b"",
+        Protocol::Memcache => b" ",
+    }
+}
+
+/// What ends a fragment.
+#[must_use]
+pub const fn fragment_end(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Redis => b"",
+        Protocol::Memcache => b"\r\n",
+    }
+}
+
+/// Appends the one response to a split request.
+///
+/// `order[i]` is the fragment (index into `fragments`) that asked for the request's i-th key;
+/// `fragments` stand in server index order. A fragment that answered with an error makes the whole
+/// request answer with the first such error, unchanged. A fragment whose response has the wrong shape
+/// makes it answer [`write_error`] with `Invalid argument`.
+pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) {
+    match how {
+        Merge::Array | Merge::Sum | Merge::Status => {
+            redis::merge::merge(how, order, fragments, out);
+        }
+        Merge::Values | Merge::Line => memcache::merge::merge(how, order, fragments, out),
+    }
+}

@@ -1,0 +1,1 @@
+//! Reference model, transcripts, simulator and server harness.

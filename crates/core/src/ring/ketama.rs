@@ -35,8 +35,8 @@ pub(super) struct Ketama {
 
 impl Ketama {
     pub(super) fn build(servers: &[RingServer<'_>]) -> Self {
-        // twemproxy adds weights up in 32 bits and overruns its points when they wrap; there is
-        // no answer of its own to keep.
+        // Not twemproxy's 32 bits: a total that wraps there makes shares above 1, and points without
+        // bound.
         let weight_total = live(servers)
             .map(|(_, server)| u64::from(server.weight))
             .sum();

@@ -1,4 +1,5 @@
 //! The command line and `-t` of the real binary, byte for byte.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

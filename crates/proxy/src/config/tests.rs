@@ -1,7 +1,8 @@
-//! Rows of the reference, one test per kind of rule. A file is written as the value after a few
-//! lines that are right; what is expected is the place and the whole reason.
+//! Rows of the reference, one test per kind of rule. What is expected of a bad file is the place and
+//! the whole reason.
 
-use std::net::SocketAddr;
+mod addresses;
+mod structure;
 
 use twemproxy_core::config::CrossServerKeys;
 use twemproxy_core::limits::{CLIENT_OUTPUT_LIMIT_DEFAULT, REQUEST_SIZE_LIMIT_DEFAULT};
@@ -54,6 +55,11 @@ fn server_names(config: &ProxyConfig) -> Vec<&str> {
         .iter()
         .map(|s| &*s.name)
         .collect()
+}
+
+fn tcp(host: &str, port: u16) -> ServerAddress {
+    let host = host.to_owned();
+    ServerAddress::Tcp { host, port }
 }
 
 #[test]
@@ -143,7 +149,7 @@ fn zero_means_for_ever_and_one_failure() {
 }
 
 #[test]
-fn a_wrong_value_is_told_with_its_place() {
+fn a_wrong_number_is_told_with_its_place() {
     for (line, column, reason) in [
         ("timeout: -1", 12, "\"timeout\" is not a number"),
         ("timeout: 1s", 12, "\"timeout\" is not a number"),
@@ -192,6 +198,15 @@ fn a_wrong_value_is_told_with_its_place() {
             24,
             "\"client_output_limit\" is out of range (1024 to 9223372036854775807)",
         ),
+    ] {
+        let expected = format!("F:5:{column}: conf: directive {reason}");
+        assert_eq!(bad(&pool_with(line)), expected, "{line}");
+    }
+}
+
+#[test]
+fn a_wrong_value_is_told_with_its_place() {
+    for (line, column, reason) in [
         ("redis: yes", 10, "\"redis\" is not \"true\" or \"false\""),
         ("redis: True", 10, "\"redis\" is not \"true\" or \"false\""),
         (
@@ -349,147 +364,6 @@ fn directives_have_distinct_names() {
 }
 
 #[test]
-fn listen_takes_tcp_addresses() {
-    let at = |text: &str| match good(&listening(text)).pools.remove(0).listen {
-        Listen::Tcp {
-            host,
-            port,
-            address,
-        } => (host, port, address),
-        Listen::Unix { .. } => panic!("{text} is no path"),
-    };
-    let v4: SocketAddr = "127.0.0.1:22121".parse().unwrap();
-    assert_eq!(at("127.0.0.1:22121"), ("127.0.0.1".to_owned(), 22121, v4));
-    let v6: SocketAddr = "[::1]:22121".parse().unwrap();
-    assert_eq!(at("::1:22121"), ("::1".to_owned(), 22121, v6));
-    let (host, port, address) = at("localhost:65535");
-    assert_eq!((host.as_str(), port), ("localhost", 65535));
-    assert!(address.ip().is_loopback());
-}
-
-#[test]
-fn listen_takes_unix_paths() {
-    let longest = format!("/{}", "x".repeat(106));
-    for (text, path, mode) in [
-        ("/a/b.sock", "/a/b.sock", None),
-        ("/a/b.sock 0666", "/a/b.sock", Some(0o666)),
-        ("/a/b.sock 777", "/a/b.sock", Some(0o777)),
-        ("/a b 0600", "/a b", Some(0o600)),
-        ("/a xyz", "/a", None),
-        ("/a 0", "/a", None),
-        ("/a 0666x", "/a", Some(0o666)),
-        ("/a +7", "/a", Some(7)),
-        ("/a 689", "/a", Some(6)),
-        ("'/a '", "/a", None),
-        ("/a:1:2", "/a:1:2", None),
-        (longest.as_str(), longest.as_str(), None),
-    ] {
-        let listen = good(&listening(text)).pools.remove(0).listen;
-        let path = PathBuf::from(path);
-        assert_eq!(listen, Listen::Unix { path, mode }, "{text}");
-    }
-}
-
-#[test]
-fn listen_is_refused_in_the_words_of_nutcracker() {
-    let port = "has an invalid port in \"hostname:port\" format string";
-    let mode = "has an invalid file permission in \"socket_path permission\" format string";
-    for (text, reason) in [
-        ("22121", "has an invalid \"hostname:port\" format string"),
-        ("h:0", port),
-        ("h:65536", port),
-        ("h:70000", port),
-        ("h:x", port),
-        ("h:-1", port),
-        ("'h:'", port),
-        ("h:4294989417", port),
-        ("/a 01000", mode),
-        ("/a 7777777777777777777777777", mode),
-        ("/a -1", mode),
-    ] {
-        let expected = format!("F:2:11: conf: directive \"listen\" {reason}");
-        assert_eq!(bad(&listening(text)), expected, "{text}");
-    }
-    let long = format!("/{}", "x".repeat(107));
-    for text in ["':22121'", "no.such.host.invalid:1", "'[::1]:22121'", &long] {
-        let error = bad(&listening(text));
-        let expected = "F:2:11: conf: directive \"listen\" has an invalid value";
-        assert!(error.starts_with(expected), "{text}: {error}");
-    }
-}
-
-#[test]
-fn server_entries_have_their_names() {
-    for (entry, name, weight, address) in [
-        ("h:11212:1", "h:11212", 1, tcp("h", 11212)),
-        ("h:11211:1", "h", 1, tcp("h", 11211)),
-        ("h:011211:1", "h", 1, tcp("h", 11211)),
-        ("h:011212:1", "h:011212", 1, tcp("h", 11212)),
-        ("h:11211:5 name", "name", 5, tcp("h", 11211)),
-        ("h:1:2147483647 a:b", "a:b", 2_147_483_647, tcp("h", 1)),
-        ("::1:6379:1", "::1:6379", 1, tcp("::1", 6379)),
-        ("fe80::1:11211:1", "fe80::1", 1, tcp("fe80::1", 11211)),
-        (
-            "/a/b.sock:1",
-            "/a/b.sock:",
-            1,
-            ServerAddress::Unix("/a/b.sock".into()),
-        ),
-        (
-            "/a/b.sock:3 name",
-            "name",
-            3,
-            ServerAddress::Unix("/a/b.sock".into()),
-        ),
-        ("\"h:1:1\"", "h:1", 1, tcp("h", 1)),
-    ] {
-        let config = good(&serving(&[entry]));
-        let server = &config.core.pools[0].servers[0];
-        assert_eq!((&*server.name, server.weight), (name, weight), "{entry}");
-        assert_eq!(config.pools[0].servers, [address], "{entry}");
-    }
-}
-
-fn tcp(host: &str, port: u16) -> ServerAddress {
-    let host = host.to_owned();
-    ServerAddress::Tcp { host, port }
-}
-
-#[test]
-fn server_entries_are_refused_in_the_words_of_nutcracker() {
-    let shape = "has an invalid \"hostname:port:weight [name]\"or \
-                 \"/path/unix_socket:weight [name]\" format string";
-    let weight = "has an invalid weight in \"hostname:port:weight [name]\" format string";
-    let zero = "has a zero weight in \"hostname:port:weight [name]\" format string";
-    let port = "has an invalid port in \"hostname:port:weight [name]\" format string";
-    for (entry, reason) in [
-        ("h", shape),
-        ("h:1", shape),
-        ("h:1 name", shape),
-        ("/a", shape),
-        ("/a:b:1", shape),
-        ("h:1:x", weight),
-        ("h:1:-1", weight),
-        ("'h:1:'", weight),
-        ("h:1:1  name", weight),
-        ("h:1:2147483648", weight),
-        ("h:1:4294967297", weight),
-        ("/a:x", weight),
-        ("h:1:0", zero),
-        ("/a:0 name", zero),
-        ("h:0:1", port),
-        ("h:65536:1", port),
-        ("h:x:1", port),
-        ("h::1", port),
-        ("''", "has an empty value"),
-    ] {
-        let text = serving(&["ok:1:1", entry]);
-        let expected = format!("F:5:7: conf: directive \"servers\" {reason}");
-        assert_eq!(bad(&text), expected, "{entry}");
-    }
-}
-
-#[test]
 fn servers_and_pools_are_ordered_by_length_then_bytes() {
     let config = good(
         "cc:\n  listen: 127.0.0.1:1\n  servers:\n    - h:1:1 c\n    - h:2:2 aa\n    - h:3:3 b\n\
@@ -597,197 +471,6 @@ fn the_order_of_checks_is_nutcrackers() {
     let text = "p:\n  listen: 127.0.0.1:1\n  servers:\n    - h:1:1\n\
                 p:\n  listen: 127.0.0.1:1\n  servers:\n    - h:1:1\n";
     assert!(bad(text).contains("have the same listen address"));
-}
-
-#[test]
-fn the_structure_is_checked_in_the_words_of_nutcracker() {
-    for (text, place, reason) in [
-        ("", "1:1", "must contain only 1 document; found 0 documents"),
-        (
-            "# nothing\n",
-            "1:1",
-            "must contain only 1 document; found 0 documents",
-        ),
-        (
-            "a:\n  b: c\n---\nd:\n  e: f\n",
-            "3:1",
-            "must contain only 1 document; found 2 documents",
-        ),
-        ("alpha", "1:1", "has invalid empty \"key:\" at depth 0"),
-        ("---\n", "1:4", "has invalid empty \"key:\" at depth 0"),
-        ("- a\n", "1:1", "has sequence at depth 0 instead of 2"),
-        ("p:\n  - a\n", "2:3", "has sequence at depth 1 instead of 2"),
-        ("p: x\n", "1:4", "has invalid mapping \"key:\" at depth 1"),
-        (
-            "? [a]\n: b\n",
-            "1:3",
-            "has sequence at depth 1 instead of 2",
-        ),
-        (
-            "? {a: b}\n: c\n",
-            "1:3",
-            "has more than one \"key:value\" at depth 1",
-        ),
-        (
-            "p:\n  ? [a]\n  : b\n",
-            "2:5",
-            "has invalid \"key:value\" at depth 2",
-        ),
-        (
-            "p:\n  timeout: 400\n",
-            "1:1",
-            "missing sequence directive at depth 2",
-        ),
-        (
-            "p:\n  listen: 127.0.0.1:1\n  servers:\n",
-            "1:1",
-            "missing sequence directive at depth 2",
-        ),
-        (
-            "p:\n  servers:\n    - a\n  timeout:\n    - 1\n",
-            "5:5",
-            "has more than one sequence directive",
-        ),
-        (
-            "p:\n  servers:\n    - - a\n",
-            "3:7",
-            "has more than one sequence directive",
-        ),
-        (
-            "p:\n  timeout:\n    a: b\n",
-            "3:5",
-            "has a depth greater than 2",
-        ),
-        (
-            "p:\n  servers:\n    - a: b\n",
-            "3:7",
-            "has a depth greater than 2",
-        ),
-        ("p:\n  a: &x [*x]\n", "2:10", "has a depth greater than 2"),
-    ] {
-        assert_eq!(
-            bad(text),
-            format!("F:{place}: conf: 'F' {reason}"),
-            "{text}"
-        );
-    }
-}
-
-#[test]
-fn unquoted_braces_get_a_hint() {
-    assert_eq!(
-        bad(&pool_with("hash_tag: {}")),
-        "F:5:13: conf: 'F' has a depth greater than 2 (a text that starts with '{' needs quotes)"
-    );
-    for quoted in ["\"{}\"", "'{}'", "$$"] {
-        good(&pool_with(&format!("hash_tag: {quoted}")));
-    }
-}
-
-#[test]
-fn broken_yaml_is_told_with_its_place() {
-    for (text, place) in [
-        ("p:\n  servers: [a\n", "2:12"),
-        ("p:\n\tlisten: x\n", "2:"),
-        ("p:\n  listen: \"x\n", "2:11"),
-        ("p:\n  a: *nowhere\n", "2:6"),
-        ("%YAML 1.1\n---\na: b\n", "1:"),
-    ] {
-        let error = bad(text);
-        assert!(
-            error.starts_with(&format!("F:{place}")),
-            "{text:?}: {error}"
-        );
-        assert!(
-            error.contains(": conf: failed to get the next yaml document: "),
-            "{error}"
-        );
-    }
-    let error = parse("F", b"p:\n  listen: \xc3\xa4\xff\n", MEMORY).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "F:2:12: conf: failed to get the next yaml document: invalid UTF-8"
-    );
-    let tagged = bad(&pool_with("timeout: !!int 5"));
-    assert!(
-        tagged.ends_with("conf: tag token (20) is disallowed"),
-        "{tagged}"
-    );
-}
-
-#[test]
-fn deep_nesting_is_an_error_and_no_overflow() {
-    for text in [
-        "[".repeat(100_000),
-        "a: {".repeat(100_000),
-        "- ".repeat(100_000),
-    ] {
-        assert!(bad(&text).starts_with("F:1:"));
-    }
-    let mut chain = "a0: &a0 [x]\n".to_owned();
-    for n in 1..10_000 {
-        chain += &format!("a{n}: &a{n} [*a{}]\n", n - 1);
-    }
-    assert_eq!(bad(&chain), "F:4:10: conf: 'F' has a depth greater than 2");
-}
-
-#[test]
-fn flow_style_and_document_marks_are_accepted() {
-    let config = good(
-        "---\np: {listen: '127.0.0.1:1', redis: true, servers: ['h:1:1 a', 'h:2:1 b']}\n...\n",
-    );
-    assert_eq!(config.core.pools[0].protocol, Protocol::Redis);
-    assert_eq!(server_names(&config), ["a", "b"]);
-}
-
-#[test]
-fn anchors_and_merge_keys_are_accepted() {
-    let config = good(
-        "p: &p\n  listen: 127.0.0.1:1\n  timeout: 5\n  hash: &h md5\n  servers: &s\n    - h:1:1\n\
-         q:\n  <<: *p\n  listen: 127.0.0.1:2\n\
-         r:\n  listen: 127.0.0.1:3\n  hash: *h\n  servers: *s\n",
-    );
-    let [_, q, r] = &config.core.pools[..] else {
-        panic!("three pools");
-    };
-    assert_eq!(q.timeout, Some(Span::from_millis(5)));
-    assert_eq!(q.servers.len(), 1);
-    assert_eq!((r.hash, r.timeout), (HashKind::Md5, None));
-    assert_eq!(&*r.servers[0].name, "h:1");
-}
-
-#[test]
-fn scalars_are_text_whatever_they_look_like() {
-    for (typed, text) in [
-        ("~", "~"),
-        ("null", "null"),
-        ("0x10", "0x10"),
-        ("1_000", "1_000"),
-        ("yes", "yes"),
-        ("1e3", "1e3"),
-        ("a#b", "a#b"),
-        ("a b  c", "a b  c"),
-        ("'it''s'", "it's"),
-        ("\"\\u00e4\\n\"", "\u{e4}\n"),
-        ("|\n    block\n    two", "block\ntwo\n"),
-        (">-\n    folded\n    two", "folded two"),
-    ] {
-        let config = good(&pool_with(&format!("redis: true\n  redis_auth: {typed}")));
-        let auth = config.core.pools[0].redis_auth.as_deref();
-        assert_eq!(auth, Some(text.as_bytes()), "{typed}");
-    }
-}
-
-#[test]
-fn comments_and_line_ends_of_other_systems_are_accepted() {
-    let text = "\u{feff}# a\r\np: # b\r\n  listen: 127.0.0.1:1 # c\r\n  servers:\r\n   - h:1:1\r\n";
-    assert_eq!(server_names(&good(text)), ["h:1"]);
-}
-
-#[test]
-fn columns_count_characters() {
-    let error = bad("p\u{e4}\u{e4}: {listen: 127.0.0.1:1, foo: 1, servers: [h:1:1]}\n");
-    assert_eq!(error, "F:1:28: conf: directive \"foo\" is unknown");
 }
 
 #[test]

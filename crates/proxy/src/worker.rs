@@ -386,7 +386,7 @@ impl Worker {
 
     fn note_closed(&mut self, stream: &Stream, why: Option<Closed>, now: Micros) {
         self.notices.write(Kind::ClientClosed, now, || match why {
-            Some(why) => format!("close c {}: {}", stream.fd(), crate::notices::reason(why)),
+            Some(why) => format!("close c {}: {}", stream.fd(), why.text()),
             None => format!("close c {}", stream.fd()),
         });
     }

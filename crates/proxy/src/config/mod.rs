@@ -12,6 +12,10 @@ mod memory;
 mod names;
 mod raw;
 mod resolve;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the manual is written from it by a test")
+)]
 mod table;
 #[cfg(test)]
 mod tests;

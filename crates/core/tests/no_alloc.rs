@@ -112,7 +112,7 @@ fn allocations(protocol: Protocol, requests: &[u8], responses: &[(usize, &[u8])]
     count
 }
 
-/// A three-byte key that server `s0` or `s1` of these pools owns.
+/// A six-byte key that server `s0` or `s1` of these pools owns.
 fn key_on(server: u32) -> String {
     let config = pool(Protocol::Redis, 2);
     let servers: Vec<_> = config
@@ -121,8 +121,8 @@ fn key_on(server: u32) -> String {
         .map(|s| RingServer { name: &s.name, weight: s.weight, live: true })
         .collect();
     let ring = Ring::build(config.distribution, &servers);
-    (0..100)
-        .map(|i| format!("k{i:02}"))
+    (0..10_000)
+        .map(|i| format!("k{i:05}"))
         .find(|key| ring.pick(config.hash.hash(key.as_bytes())) == Some(server))
         .unwrap()
 }
@@ -131,7 +131,7 @@ fn key_on(server: u32) -> String {
 fn get_and_set_allocate_nothing() {
     let (a, b) = (key_on(0), key_on(1));
     let requests = format!(
-        "*2\r\n$3\r\nGET\r\n$3\r\n{a}\r\n*3\r\n$3\r\nSET\r\n$3\r\n{b}\r\n$5\r\nhello\r\n"
+        "*2\r\n$3\r\nGET\r\n$6\r\n{a}\r\n*3\r\n$3\r\nSET\r\n$6\r\n{b}\r\n$5\r\nhello\r\n"
     );
     // The second answer comes first, so that it must wait.
     let responses = [(1, &b"+OK\r\n"[..]), (0, b"$5\r\nhello\r\n")];
@@ -141,7 +141,7 @@ fn get_and_set_allocate_nothing() {
 #[test]
 fn mget_over_two_servers_allocates_nothing() {
     let (a, b) = (key_on(0), key_on(1));
-    let requests = format!("*3\r\n$4\r\nMGET\r\n$3\r\n{a}\r\n$3\r\n{b}\r\n");
+    let requests = format!("*3\r\n$4\r\nMGET\r\n$6\r\n{a}\r\n$6\r\n{b}\r\n");
     let responses = [(1, &b"*1\r\n$1\r\nb\r\n"[..]), (0, b"*1\r\n$1\r\na\r\n")];
     assert_eq!(allocations(Protocol::Redis, requests.as_bytes(), &responses), 0);
 }

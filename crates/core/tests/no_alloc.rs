@@ -56,10 +56,18 @@ impl World {
     fn new(protocol: Protocol) -> Self {
         let mut config = pool(protocol, 2);
         config.timeout = Some(Span::from_millis(400));
-        let config = Config { pools: vec![config], ..Config::default() };
+        let config = Config {
+            pools: vec![config],
+            ..Config::default()
+        };
         let mut engine = Engine::new(Arc::new(config), 7);
         let client = engine.handle_accept(PoolIdx(0), Micros(1)).unwrap();
-        Self { engine, now: Micros(1), client, conns: [None; 2] }
+        Self {
+            engine,
+            now: Micros(1),
+            client,
+            conns: [None; 2],
+        }
     }
 
     fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
@@ -108,7 +116,11 @@ fn allocations(protocol: Protocol, requests: &[u8], responses: &[(usize, &[u8])]
         world.round(requests, responses);
     }
     let count = COUNT.get() - before;
-    assert_eq!(world.engine.counters().servers[0].out_queue.value(), 0, "the rounds are complete");
+    assert_eq!(
+        world.engine.counters().servers[0].out_queue.value(),
+        0,
+        "the rounds are complete"
+    );
     count
 }
 
@@ -118,7 +130,11 @@ fn key_on(server: u32) -> String {
     let servers: Vec<_> = config
         .servers
         .iter()
-        .map(|s| RingServer { name: &s.name, weight: s.weight, live: true })
+        .map(|s| RingServer {
+            name: &s.name,
+            weight: s.weight,
+            live: true,
+        })
         .collect();
     let ring = Ring::build(config.distribution, &servers);
     (0..10_000)
@@ -130,12 +146,14 @@ fn key_on(server: u32) -> String {
 #[test]
 fn get_and_set_allocate_nothing() {
     let (a, b) = (key_on(0), key_on(1));
-    let requests = format!(
-        "*2\r\n$3\r\nGET\r\n$6\r\n{a}\r\n*3\r\n$3\r\nSET\r\n$6\r\n{b}\r\n$5\r\nhello\r\n"
-    );
+    let requests =
+        format!("*2\r\n$3\r\nGET\r\n$6\r\n{a}\r\n*3\r\n$3\r\nSET\r\n$6\r\n{b}\r\n$5\r\nhello\r\n");
     // The second answer comes first, so that it must wait.
     let responses = [(1, &b"+OK\r\n"[..]), (0, b"$5\r\nhello\r\n")];
-    assert_eq!(allocations(Protocol::Redis, requests.as_bytes(), &responses), 0);
+    assert_eq!(
+        allocations(Protocol::Redis, requests.as_bytes(), &responses),
+        0
+    );
 }
 
 #[test]
@@ -143,7 +161,10 @@ fn mget_over_two_servers_allocates_nothing() {
     let (a, b) = (key_on(0), key_on(1));
     let requests = format!("*3\r\n$4\r\nMGET\r\n$6\r\n{a}\r\n$6\r\n{b}\r\n");
     let responses = [(1, &b"*1\r\n$1\r\nb\r\n"[..]), (0, b"*1\r\n$1\r\na\r\n")];
-    assert_eq!(allocations(Protocol::Redis, requests.as_bytes(), &responses), 0);
+    assert_eq!(
+        allocations(Protocol::Redis, requests.as_bytes(), &responses),
+        0
+    );
 }
 
 #[test]
@@ -152,5 +173,8 @@ fn memcached_get_and_multi_get_allocate_nothing() {
     let requests = format!("get {a}\r\nget {a} {b}\r\n");
     let hit = format!("VALUE {a} 0 1\r\nx\r\nEND\r\n").repeat(2);
     let responses = [(1, &b"END\r\n"[..]), (0, hit.as_bytes())];
-    assert_eq!(allocations(Protocol::Memcache, requests.as_bytes(), &responses), 0);
+    assert_eq!(
+        allocations(Protocol::Memcache, requests.as_bytes(), &responses),
+        0
+    );
 }

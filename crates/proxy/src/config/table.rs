@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 
 use twemproxy_core::config::{CrossServerKeys, PoolConfig, ServerConfig};
 use twemproxy_core::proto::Protocol;
+use twemproxy_core::ring::{Distribution, HashKind};
 use twemproxy_core::time::Span;
 
 use super::address::{Reason, parse_listen, parse_server};
 use super::error::Place;
-use super::names::{DISTRIBUTIONS, HASHES, find};
 use super::raw::Text;
 use super::{Listen, ServerAddress, number};
 
@@ -200,10 +200,10 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
     Directive {
         name: "hash",
         value: Value::Word {
-            words: || HASHES.iter().map(|(name, _)| *name).collect(),
+            words: || HashKind::ALL.iter().map(|(name, _)| *name).collect(),
             wrong: "is not a valid hash",
             set: |pool, word| {
-                find(HASHES, word)
+                HashKind::from_name(word)
                     .map(|hash| pool.core.hash = hash)
                     .is_some()
             },
@@ -231,10 +231,10 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
     Directive {
         name: "distribution",
         value: Value::Word {
-            words: || DISTRIBUTIONS.iter().map(|(name, _)| *name).collect(),
+            words: || Distribution::ALL.iter().map(|(name, _)| *name).collect(),
             wrong: "is not a valid distribution",
             set: |pool, word| {
-                find(DISTRIBUTIONS, word)
+                Distribution::from_name(word)
                     .map(|distribution| pool.core.distribution = distribution)
                     .is_some()
             },
@@ -411,10 +411,10 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
     Directive {
         name: "cross_server_keys",
         value: Value::Word {
-            words: || CROSS_SERVER_KEYS.iter().map(|(name, _)| *name).collect(),
+            words: || CrossServerKeys::ALL.iter().map(|(name, _)| *name).collect(),
             wrong: "is not \"error\" or \"first\"",
             set: |pool, word| {
-                find(CROSS_SERVER_KEYS, word)
+                CrossServerKeys::from_name(word)
                     .map(|outcome| pool.core.cross_server_keys = outcome)
                     .is_some()
             },
@@ -425,11 +425,6 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
                servers: an error, or, as in nutcracker 0.5, the server of its first key gets it \
                whole.",
     },
-];
-
-const CROSS_SERVER_KEYS: &[(&str, CrossServerKeys)] = &[
-    ("error", CrossServerKeys::Error),
-    ("first", CrossServerKeys::First),
 ];
 
 /// What `global:` may say.

@@ -1,32 +1,36 @@
 //! `nutcracker`: a drop-in for twemproxy.
+//!
+//! This crate is the shell around [`twemproxy_core`]: system calls, threads, clocks and files. What
+//! to do with a request is decided there.
 #![deny(unsafe_code)]
 
+mod acceptor;
 mod cli;
-#[allow(
-    dead_code,
-    reason = "the supervisor that uses all of it is not part of this change"
-)]
+mod clock;
 mod config;
+mod daemon;
+mod dial;
+mod limits;
+mod log;
+mod mail;
+mod net;
+mod notices;
+mod resolver;
+mod signals;
+mod slots;
+mod stats;
+mod supervisor;
+mod worker;
 
 use std::process::ExitCode;
 
 use cli::Invocation;
 
 fn main() -> ExitCode {
-    let options = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Invocation::Inform(what)) => return cli::run_informational(what),
-        Ok(Invocation::TestConf(options)) => return cli::run_test_conf(&options),
-        Ok(Invocation::Run(options)) => options,
-        Err(error) => return error.report(),
-    };
-    match config::load(&options.conf_file, config::physical_memory()) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            if matches!(error, config::ConfigError::Invalid { .. }) {
-                cli::report_syntax_invalid(&options.conf_file);
-            }
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Invocation::Inform(what)) => cli::run_informational(what),
+        Ok(Invocation::TestConf(options)) => cli::run_test_conf(&options),
+        Ok(Invocation::Run(options)) => supervisor::run(&options),
+        Err(error) => error.report(),
     }
 }

@@ -6,11 +6,7 @@
 
 use memchr::memchr;
 
-<<<<<<< HEAD
-use super::words::Words;
-=======
 use super::words::{Words, short_number, word_end};
->>>>>>> memcache
 use crate::limits::RESPONSE_LINE_LEN_MAX;
 use crate::num::{to_u32, to_usize};
 use crate::proto::ResponseStep;
@@ -45,22 +41,13 @@ impl ResponseParser {
             let rest = &bytes[at..];
             match self.state {
                 State::First | State::Next => {
-<<<<<<< HEAD
-                    let line = match self.line(rest) {
-=======
                     let (line_len, meaning) = match self.line(rest) {
->>>>>>> memcache
                         Ok(Some(line)) => line,
                         Ok(None) => return ResponseStep::More(at),
                         Err(NoResponse) => return ResponseStep::Invalid,
                     };
-<<<<<<< HEAD
-                    at += line.len() + CRLF.len();
-                    match Meaning::of(line) {
-=======
                     at += line_len;
                     match meaning {
->>>>>>> memcache
                         Meaning::End => {
                             self.state = State::First;
                             return ResponseStep::Done(at);
@@ -97,12 +84,6 @@ impl ResponseParser {
         }
     }
 
-<<<<<<< HEAD
-    /// The first line of `rest`, without its end; `None` if it is not whole.
-    #[inline]
-    fn line<'a>(&mut self, rest: &'a [u8]) -> Result<Option<&'a [u8]>, NoResponse> {
-        let searched = to_usize(self.searched);
-=======
     /// The length of the first line of `rest` and what it says; `None` if it is not whole.
     #[inline]
     fn line(&mut self, rest: &[u8]) -> Result<Option<(usize, Meaning)>, NoResponse> {
@@ -116,7 +97,6 @@ impl ResponseParser {
                 return Ok(Some((line_len, Meaning::Value { data_len })));
             }
         }
->>>>>>> memcache
         let end = memchr(b'\n', &rest[searched..]).map(|place| searched + place);
         if end.unwrap_or(rest.len()) >= RESPONSE_LINE_LEN_MAX {
             return Err(NoResponse);
@@ -126,12 +106,8 @@ impl ResponseParser {
             return Ok(None);
         };
         self.searched = 0;
-<<<<<<< HEAD
-        rest[..end].strip_suffix(b"\r").map(Some).ok_or(NoResponse)
-=======
         let line = rest[..end].strip_suffix(b"\r").ok_or(NoResponse)?;
         Ok(Some((end + 1, Meaning::of(line))))
->>>>>>> memcache
     }
 }
 
@@ -190,32 +166,16 @@ pub(super) fn is_error(response: &[u8]) -> bool {
 
 /// The length of the `VALUE` block that `bytes` begin with: line, data and line end.
 pub(super) fn value_block_len(bytes: &[u8]) -> Option<usize> {
-<<<<<<< HEAD
-    let line_len = memchr(b'\n', bytes)? + 1;
-    let line = bytes[..line_len].strip_suffix(CRLF)?;
-    let data_end = line_len.checked_add(to_usize(value_data_len(line)?))?;
-=======
     let (line_len, data_len) = plain_value_line(bytes).or_else(|| {
         let line_len = memchr(b'\n', bytes)? + 1;
         let line = bytes[..line_len].strip_suffix(CRLF)?;
         Some((line_len, value_data_len(line)?))
     })?;
     let data_end = line_len.checked_add(to_usize(data_len))?;
->>>>>>> memcache
     let block_end = data_end.checked_add(CRLF.len())?;
     (bytes.get(data_end..block_end)? == CRLF).then_some(block_end)
 }
 
-<<<<<<< HEAD
-/// Reads `VALUE <key> <flags> <bytes> [<cas>]`.
-fn value_data_len(line: &[u8]) -> Option<u32> {
-    let mut words = Words::new(line).map(|word| word.of(line));
-    if words.next()? != b"VALUE" {
-        return None;
-    }
-    words.next()?;
-    digits_u64(words.next()?)?;
-=======
 /// The lengths of a `VALUE` line and of its data, if the line is whole and written as memcached
 /// answers `get`; any other is left to [`value_data_len`].
 #[inline]
@@ -246,7 +206,6 @@ fn value_data_len(line: &[u8]) -> Option<u32> {
     let _value = words.next()?;
     let _key = words.next()?;
     let _flags = digits_u64(words.next()?)?;
->>>>>>> memcache
     let data_len = digits_u32(words.next()?)?;
     if let Some(cas) = words.next() {
         digits_u64(cas)?;
@@ -254,11 +213,8 @@ fn value_data_len(line: &[u8]) -> Option<u32> {
     words.next().is_none().then_some(data_len)
 }
 
-<<<<<<< HEAD
-=======
 const VALUE: &[u8] = b"VALUE ";
 const END: &[u8] = b"END\r\n";
->>>>>>> memcache
 const CRLF: &[u8] = b"\r\n";
 
 #[cfg(test)]

@@ -63,8 +63,6 @@ pub(super) fn word_end(bytes: &[u8], mut at: usize) -> usize {
         }
         at += 8;
     }
-<<<<<<< HEAD
-=======
     let left = bytes.len().saturating_sub(at);
     if left == 0 {
         return bytes.len();
@@ -74,7 +72,6 @@ pub(super) fn word_end(bytes: &[u8], mut at: usize) -> usize {
         let rest = u64::from_le_bytes(*eight) >> (64 - 8 * left);
         return at + to_usize(stops(rest).trailing_zeros() / 8);
     }
->>>>>>> memcache
     while bytes
         .get(at)
         .is_some_and(|&byte| byte > b' ' && byte != DEL)
@@ -84,8 +81,6 @@ pub(super) fn word_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-<<<<<<< HEAD
-=======
 /// Reads the one to nine digits at `at`, which cannot overflow; the number and the place after it.
 #[inline]
 pub(super) fn short_number(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
@@ -100,7 +95,6 @@ pub(super) fn short_number(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
     (end > at).then_some((number, end))
 }
 
->>>>>>> memcache
 /// Sets the top bit of bytes that end a word. Borrows may set it in bytes above the lowest such
 /// byte too, so only the lowest set bit means anything.
 const fn stops(eight: u64) -> u64 {
@@ -122,17 +116,6 @@ mod tests {
     #[test]
     fn each_byte_at_each_place_ends_a_word_exactly_if_it_may_not_stand_in_one() {
         for byte in 0..=u8::MAX {
-<<<<<<< HEAD
-            for place in 0..20 {
-                let mut line = [b'k'; 20];
-                line[place] = byte;
-                let stop = byte <= b' ' || byte == 0x7f;
-                assert_eq!(
-                    word_end(&line, 0),
-                    if stop { place } else { 20 },
-                    "{byte} at {place}"
-                );
-=======
             let is_stop = byte <= b' ' || byte == 0x7f;
             for len in 1..20 {
                 for place in 0..len {
@@ -143,7 +126,6 @@ mod tests {
                     assert_eq!(word_end(&line[..len], place), end);
                     assert_eq!(word_end(&line[..len], len), len);
                 }
->>>>>>> memcache
             }
         }
     }
@@ -159,8 +141,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
-=======
     fn a_short_number_ends_where_its_digits_end() {
         assert_eq!(short_number(b"x0 ", 1), Some((0, 2)));
         assert_eq!(short_number(b"999999999", 0), Some((999_999_999, 9)));
@@ -170,7 +150,6 @@ mod tests {
     }
 
     #[test]
->>>>>>> memcache
     fn only_blanks_separate() {
         let line = b"  get a\tb  c\0 ";
         let mut words = Words::new(line);

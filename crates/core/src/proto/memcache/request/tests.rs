@@ -581,10 +581,6 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(word, 0..40).prop_map(|words| words.join(" ").into_bytes())
 }
 
-<<<<<<< HEAD
-proptest! {
-    #[test]
-=======
 /// Lines that are plain, or nearly so.
 fn nearly_plain() -> impl Strategy<Value = Vec<u8>> {
     let number = || "(-?[0-9]{0,11}|noreply)";
@@ -622,7 +618,6 @@ proptest! {
     }
 
     #[test]
->>>>>>> memcache
     fn any_bytes_in_any_pieces_are_read_alike(
         input in prop_oneof![lines(), prop::collection::vec(any::<u8>(), 0..300)],
         cuts in prop::collection::vec(0_usize..300, 0..6),

@@ -117,15 +117,12 @@ fn a_line_has_a_limit() {
     assert_eq!(measured(&[&line]), [None]);
     assert_eq!(measured(&[&line[..RESPONSE_LINE_LEN_MAX]]), [None]);
     assert_eq!(measured(&[&line[..RESPONSE_LINE_LEN_MAX - 1]]), []);
-<<<<<<< HEAD
-=======
     let key = "k".repeat(RESPONSE_LINE_LEN_MAX - 12);
     assert_eq!(measured(&[format!("VALUE {key} 0 0\r\n").as_bytes()]), []);
     assert_eq!(
         measured(&[format!("VALUE {key}k 0 0\r\n").as_bytes()]),
         [None]
     );
->>>>>>> memcache
 }
 
 #[test]
@@ -220,8 +217,6 @@ proptest! {
     }
 
     #[test]
-<<<<<<< HEAD
-=======
     fn a_plain_value_line_is_what_the_general_reader_reads(
         line in "VALUE {1,2}(k|[a-z\u{1}\u{7f}]{0,12}) [0-9]{0,11} ?[0-9x]{0,10}( [0-9]*)?\r?\n",
     ) {
@@ -232,7 +227,6 @@ proptest! {
     }
 
     #[test]
->>>>>>> memcache
     fn a_block_is_measured_as_the_parser_measures_it(
         input in texts(),
     ) {

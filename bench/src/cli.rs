@@ -223,7 +223,7 @@ fn parse_demo(parser: &mut lexopt::Parser) -> Outcome<Task> {
             "--stats" => stats = Some(Addr::parse(&text(parser)?)?),
             "--redis-server" => redis_servers.push(Addr::parse(&text(parser)?)?),
             "--memcache-server" => memcache_servers.push(Addr::parse(&text(parser)?)?),
-            "--keys" => keys = bounded(parser, "--keys", DEMO_KEYS_MAX)?,
+            "--keys" => keys = bounded(parser, "--keys", DEMO_KEYS_MAX)?.max(DEMO_KEYS_MIN),
             "--help" => return Ok(Task::Help),
             other => return Err(unexpected(other)),
         }
@@ -341,6 +341,8 @@ const SERVERS_MAX: u32 = 1000;
 const DEPTH_MAX: u32 = 100_000;
 const RATE_MAX: u32 = 100_000_000;
 const PAIRS_MAX: u32 = 1000;
+/// One multi-key read.
+const DEMO_KEYS_MIN: u32 = crate::demo::BATCH;
 const DEMO_KEYS_MAX: u32 = 10_000_000;
 const SECONDS_MAX: f64 = 86_400.0;
 

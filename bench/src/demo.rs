@@ -108,7 +108,7 @@ const MEMCACHE: Language = Language {
 };
 
 /// Keys per multi-key read.
-const BATCH: u32 = 10;
+pub(crate) const BATCH: u32 = 10;
 
 /// Requests that are sent before their replies are read.
 const WINDOW: u32 = 200;

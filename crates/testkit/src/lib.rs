@@ -1,1 +1,4 @@
 //! Reference model, transcripts, simulator and server harness.
+#![warn(missing_docs)]
+
+pub mod hand;

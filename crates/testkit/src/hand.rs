@@ -54,7 +54,10 @@ pub struct Hand {
 pub fn pool(protocol: Protocol, servers: usize) -> PoolConfig {
     let mut pool = PoolConfig::new("pool", protocol);
     pool.servers = (0..servers)
-        .map(|i| ServerConfig { name: format!("s{i}").into(), weight: 1 })
+        .map(|i| ServerConfig {
+            name: format!("s{i}").into(),
+            weight: 1,
+        })
         .collect();
     pool
 }
@@ -63,7 +66,10 @@ impl Hand {
     /// A world around an engine that serves `pool`.
     #[must_use]
     pub fn new(pool: PoolConfig) -> Self {
-        Self::with_config(Config { pools: vec![pool], ..Config::default() })
+        Self::with_config(Config {
+            pools: vec![pool],
+            ..Config::default()
+        })
     }
 
     /// A world around an engine with a whole configuration.
@@ -140,13 +146,20 @@ impl Hand {
     /// The newest connection to a server.
     #[must_use]
     pub fn conn(&self, server: u32) -> ServerConnId {
-        *self.conns_of(server).last().expect("the proxy has connected to this server")
+        *self
+            .conns_of(server)
+            .last()
+            .expect("the proxy has connected to this server")
     }
 
     /// All connections ever asked for to a server, in order.
     #[must_use]
     pub fn conns_of(&self, server: u32) -> Vec<ServerConnId> {
-        self.conns.iter().filter(|(of, _)| *of == ServerIdx(server)).map(|&(_, id)| id).collect()
+        self.conns
+            .iter()
+            .filter(|(of, _)| *of == ServerIdx(server))
+            .map(|&(_, id)| id)
+            .collect()
     }
 
     /// Whether the proxy (or the test) has closed a connection.
@@ -158,7 +171,9 @@ impl Hand {
     /// Whether the proxy was offered bytes of a connection and did not want them.
     #[must_use]
     pub fn is_read_paused(&self, conn: impl Into<ConnId>) -> bool {
-        self.pipes.get(&conn.into()).is_some_and(|pipe| pipe.read_paused)
+        self.pipes
+            .get(&conn.into())
+            .is_some_and(|pipe| pipe.read_paused)
     }
 
     /// From now on the kernel takes only `len` bytes on a connection.
@@ -201,7 +216,10 @@ impl Hand {
             self.now = self.now.max(at);
             self.engine.handle_timeout(self.now);
             let next = self.engine.poll_timeout();
-            assert!(next.is_none_or(|next| next > self.now), "a deadline is dealt with when due");
+            assert!(
+                next.is_none_or(|next| next > self.now),
+                "a deadline is dealt with when due"
+            );
             self.settle();
         }
         self.now = until;
@@ -223,7 +241,12 @@ impl Hand {
             Action::Connect { conn, server } => {
                 self.pipes.insert(conn.into(), Pipe::default());
                 self.conns.push((server, conn));
-                match self.on_connect.get(&server).copied().unwrap_or(OnConnect::Accept) {
+                match self
+                    .on_connect
+                    .get(&server)
+                    .copied()
+                    .unwrap_or(OnConnect::Accept)
+                {
                     OnConnect::Accept => self.engine.handle_connected(conn, self.now),
                     OnConnect::Fail(why) => {
                         self.pipe(conn.into()).closed = true;
@@ -262,6 +285,8 @@ impl Hand {
     }
 
     fn pipe(&mut self, conn: ConnId) -> &mut Pipe {
-        self.pipes.get_mut(&conn).expect("a connection of this world")
+        self.pipes
+            .get_mut(&conn)
+            .expect("a connection of this world")
     }
 }

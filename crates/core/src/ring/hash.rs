@@ -10,8 +10,8 @@ use core::num::Wrapping;
 
 use md5::{Digest, Md5};
 
-use super::names::configured_word;
 use crate::num::{to_u32, to_usize};
+use crate::words::configured_word;
 
 configured_word! {
     /// `hash:`

@@ -11,15 +11,14 @@
 pub mod hash;
 mod ketama;
 mod modula;
-mod names;
 mod random;
 pub mod tag;
 
 use crate::num::to_u32;
 
+use crate::words::configured_word;
 use ketama::Ketama;
 use modula::Modula;
-use names::configured_word;
 use random::Random;
 
 pub use hash::HashKind;

@@ -9,7 +9,6 @@ mod address;
 mod docs;
 mod error;
 mod memory;
-mod names;
 mod raw;
 mod resolve;
 #[cfg_attr(

@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 
 use twemproxy_core::config::{CrossServerKeys, PoolConfig, ServerConfig};
 use twemproxy_core::proto::Protocol;
+use twemproxy_core::ring::{Distribution, HashKind};
 use twemproxy_core::time::Span;
 
 use super::address::{Reason, parse_listen, parse_server};
 use super::error::Place;
-use super::names::{DISTRIBUTIONS, HASHES, find};
 use super::raw::Text;
 use super::{Listen, ServerAddress, number};
 
@@ -154,7 +154,10 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "(required)",
         new: false,
-        help: "Where clients connect. A host is looked up when the file is read, and its first address used; IPv6 addresses have no brackets (`::1:22121`). The mode of a unix socket is octal; without one the umask decides. Two pools must not listen on the same address.",
+        help: "Where clients connect. A host is looked up when the file is read, and its first \
+               address used; IPv6 addresses have no brackets (`::1:22121`). The mode of a unix \
+               socket is octal; without one the umask decides. Two pools must not listen on the \
+               same address.",
     },
     Directive {
         name: "servers",
@@ -172,7 +175,11 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "(required)",
         new: false,
-        help: "The servers of the pool, each with a weight of at least 1. The name places a server on the ring and in the statistics and must be unique in the pool; without one it is `host:port`, for port 11211 only `host`, for a unix socket the path with a colon behind it. Names decide which keys a server gets: keep them when a server moves.",
+        help: "The servers of the pool, each with a weight of at least 1. The name places a \
+               server on the ring and in the statistics and must be unique in the pool; without \
+               one it is `host:port`, for port 11211 only `host`, for a unix socket the path with \
+               a colon behind it. Names decide which keys a server gets: keep them when a server \
+               moves.",
     },
     Directive {
         name: "redis",
@@ -187,15 +194,16 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "false",
         new: false,
-        help: "`true`: clients and servers of the pool speak redis, `false`: memcached's text protocol.",
+        help: "`true`: clients and servers of the pool speak redis, `false`: memcached's text \
+               protocol.",
     },
     Directive {
         name: "hash",
         value: Value::Word {
-            words: || HASHES.iter().map(|(name, _)| *name).collect(),
+            words: || HashKind::ALL.iter().map(|(name, _)| *name).collect(),
             wrong: "is not a valid hash",
             set: |pool, word| {
-                find(HASHES, word)
+                HashKind::from_name(word)
                     .map(|hash| pool.core.hash = hash)
                     .is_some()
             },
@@ -217,22 +225,24 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "(none)",
         new: false,
-        help: "Only the part of a key between the first of these characters and the next of the second is hashed, so that related keys go to one server. Quote it: `\"{}\"`.",
+        help: "Only the part of a key between the first of these characters and the next of the \
+               second is hashed, so that related keys go to one server. Quote it: `\"{}\"`.",
     },
     Directive {
         name: "distribution",
         value: Value::Word {
-            words: || DISTRIBUTIONS.iter().map(|(name, _)| *name).collect(),
+            words: || Distribution::ALL.iter().map(|(name, _)| *name).collect(),
             wrong: "is not a valid distribution",
             set: |pool, word| {
-                find(DISTRIBUTIONS, word)
+                Distribution::from_name(word)
                     .map(|distribution| pool.core.distribution = distribution)
                     .is_some()
             },
         },
         default: "ketama",
         new: false,
-        help: "How keys are spread: `ketama` is consistent hashing, `modula` takes the hash modulo the weights, `random` ignores the key.",
+        help: "How keys are spread: `ketama` is consistent hashing, `modula` takes the hash \
+               modulo the weights, `random` ignores the key.",
     },
     Directive {
         name: "timeout",
@@ -245,7 +255,8 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "0",
         new: false,
-        help: "How long a request may wait for its response and a connection for its server; 0 waits for ever.",
+        help: "How long a request may wait for its response and a connection for its server; 0 \
+               waits for ever.",
     },
     Directive {
         name: "backlog",
@@ -285,7 +296,8 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "0",
         new: false,
-        help: "Clients the pool serves at a time; one more is told so and closed. 0 sets no limit. nutcracker 0.5 read this and ignored it.",
+        help: "Clients the pool serves at a time; one more is told so and closed. 0 sets no \
+               limit. nutcracker 0.5 read this and ignored it.",
     },
     Directive {
         name: "redis_auth",
@@ -329,7 +341,8 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "1",
         new: false,
-        help: "Connections to each server, at least 1. A client stays on one of them, so its requests keep their order.",
+        help: "Connections to each server, at least 1. A client stays on one of them, so its \
+               requests keep their order.",
     },
     Directive {
         name: "auto_eject_hosts",
@@ -338,7 +351,8 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "false",
         new: false,
-        help: "Takes a server that keeps failing off the ring for a while; its keys go to the others. For caches only: the server comes back with what it had.",
+        help: "Takes a server that keeps failing off the ring for a while; its keys go to the \
+               others. For caches only: the server comes back with what it had.",
     },
     Directive {
         name: "server_retry_timeout",
@@ -397,23 +411,20 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
     Directive {
         name: "cross_server_keys",
         value: Value::Word {
-            words: || CROSS_SERVER_KEYS.iter().map(|(name, _)| *name).collect(),
+            words: || CrossServerKeys::ALL.iter().map(|(name, _)| *name).collect(),
             wrong: "is not \"error\" or \"first\"",
             set: |pool, word| {
-                find(CROSS_SERVER_KEYS, word)
+                CrossServerKeys::from_name(word)
                     .map(|outcome| pool.core.cross_server_keys = outcome)
                     .is_some()
             },
         },
         default: "error",
         new: true,
-        help: "What becomes of a redis command that cannot be split when its keys live on several servers: an error, or, as in nutcracker 0.5, the server of its first key gets it whole.",
+        help: "What becomes of a redis command that cannot be split when its keys live on several \
+               servers: an error, or, as in nutcracker 0.5, the server of its first key gets it \
+               whole.",
     },
-];
-
-const CROSS_SERVER_KEYS: &[(&str, CrossServerKeys)] = &[
-    ("error", CrossServerKeys::Error),
-    ("first", CrossServerKeys::First),
 ];
 
 /// What `global:` may say.
@@ -426,7 +437,8 @@ pub(super) const GLOBAL: &[Directive<GlobalDraft>] = &[Directive {
     },
     default: "0",
     new: true,
-    help: "What all buffers of the process may hold together; 0 stands for half of the machine's memory.",
+    help: "What all buffers of the process may hold together; 0 stands for half of the machine's \
+           memory.",
 }];
 
 /// A number whose range the table keeps below 32 bits.

@@ -128,14 +128,14 @@ fn every_directive_arrives() {
 
 #[test]
 fn every_hash_and_distribution_has_its_own_word() {
-    let kinds: Vec<_> = names::HASHES.iter().map(|(_, kind)| *kind).collect();
-    for (name, kind) in names::HASHES {
+    let kinds: Vec<_> = HashKind::ALL.iter().map(|(_, kind)| *kind).collect();
+    for (name, kind) in HashKind::ALL {
         let config = good(&pool_with(&format!("hash: {name}")));
         assert_eq!(config.core.pools[0].hash, *kind);
         assert_eq!(kinds.iter().filter(|k| *k == kind).count(), 1);
     }
     assert_eq!(kinds.len(), 12);
-    for (name, distribution) in names::DISTRIBUTIONS {
+    for (name, distribution) in Distribution::ALL {
         let config = good(&pool_with(&format!("distribution: {name}")));
         assert_eq!(config.core.pools[0].distribution, *distribution);
     }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use twemproxy_core::proto::Protocol;
 use twemproxy_testkit::feed::{self, Event, ResponseEnd};
-use twemproxy_testkit::model::{self, Measure, memcache, redis};
+use twemproxy_testkit::model::{Measure, memcache, redis};
 
 const CASES: u32 = 1024;
 
@@ -411,7 +411,7 @@ fn check_responses(
     let rest = &bytes[at..];
     match (measure(rest), fast.end) {
         _ if rest.is_empty() => prop_assert_eq!(fast.end, ResponseEnd::Clean),
-        (model::Measure::Done(len), end) => prop_assert!(false, "{} more, not {:?}", len, end),
+        (Measure::Done(len), end) => prop_assert!(false, "{} more, not {:?}", len, end),
         // A line that goes on may be known to be nonsense already, to either of them.
         (Measure::More | Measure::Broken, end) => prop_assert_ne!(end, ResponseEnd::Clean),
     }

@@ -17,10 +17,10 @@ fn the_redis_store_answers_like_redis() {
     let mut rng = Rng::new(1);
     let names = [
         "GET", "SET", "DEL", "MGET", "MSET", "EXISTS", "TOUCH", "UNLINK", "INCR", "APPEND",
-        "STRLEN", "nosuch",
+        "STRLEN",
     ];
     for _ in 0..STEPS {
-        let mut words = vec![names[rng.below(11)].as_bytes().to_vec()];
+        let mut words = vec![names[rng.below(names.len())].as_bytes().to_vec()];
         for _ in 0..rng.below(5) {
             words.push(word(&mut rng));
         }
@@ -78,8 +78,9 @@ fn memcache_request(rng: &mut Rng) -> Vec<u8> {
     let cas = rng.below(100);
     let data = match rng.below(3) {
         0 => rng.below(200).to_string().into_bytes(),
-        1 => rng.bytes(4),
-        _ => b"\r\n".to_vec(),
+        1 => b"x\xff\0".to_vec(),
+        // Not blank at the front: INCR would make memcached read on behind the item.
+        _ => b"x\r\n".to_vec(),
     };
     let storage = |name: &str, cas: &str| {
         let head = format!("{name} {key} 3 {exptime} {}{cas}{noreply}\r\n", data.len());

@@ -359,7 +359,9 @@ impl Store {
         self.last_cas += 1;
         let cas = self.last_cas;
         self.items.insert(key.clone(), Item { flags, data, cas });
-        if words[3].starts_with(b"-") {
+        // memcached ignores the exptime of these two, as it does their flags.
+        let keeps_exptime = matches!(name, "append" | "prepend");
+        if words[3].starts_with(b"-") && !keeps_exptime {
             self.items.remove(key);
         }
         b"STORED\r\n".to_vec()
@@ -372,7 +374,12 @@ impl Store {
         let Some(item) = self.items.get_mut(key) else {
             return b"NOT_FOUND\r\n".to_vec();
         };
-        let number = item.data.trim_ascii_end();
+        // strtoull skips blanks and stops at the next one.
+        let number = item.data.trim_ascii_start();
+        let number = number
+            .split(u8::is_ascii_whitespace)
+            .next()
+            .unwrap_or(number);
         let Some(old) = unsigned(number).filter(|_| !number.is_empty()) else {
             return b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n".to_vec();
         };

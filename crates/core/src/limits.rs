@@ -68,8 +68,8 @@ pub const REDIS_UNAUTHENTICATED_BULK_LEN_MAX: u32 = 16 * 1024;
 /// Bytes of a memcached key.
 pub const MEMCACHE_KEY_LEN_MAX: usize = 250;
 
-/// Bytes of a memcached command line other than `get`-like ones, as memcached 1.6; more is
-/// `ERROR` in memcached's words and closes.
+/// Bytes of a memcached command line other than `get` and `gets`, as memcached 1.6; more is
+/// `CLIENT_ERROR line too long` and closes (memcached closes without a word).
 pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
 
 /// Bytes of one line of a server's response (simple string, error, header); more is a protocol

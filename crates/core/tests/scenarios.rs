@@ -376,8 +376,10 @@ fn an_ejected_server_leaves_its_keys_to_the_others_and_returns() {
         .insert(ServerIdx(0), OnConnect::Fail(Closed::Refused));
     let client = hand.client();
     let get = cmd(&format!("GET {key}"));
-    hand.send(client, get.repeat(2).as_bytes());
-    assert_eq!(hand.got(client), "-ERR Connection refused\r\n".repeat(2));
+    for _ in 0..2 {
+        hand.send(client, get.as_bytes());
+        assert_eq!(hand.got(client), "-ERR Connection refused\r\n");
+    }
     assert!(hand.notices.contains(&Notice::Ejected(ServerIdx(0))));
     hand.send(client, get.as_bytes());
     assert_eq!(hand.got(hand.conn(1)), get);
@@ -542,20 +544,21 @@ fn a_client_that_does_not_read_is_paused_and_then_closed_and_its_neighbours_go_o
     let value = "v".repeat(100_000);
     let mut asked = 0;
     for _ in 0..10 {
-        if hand.send(slow, cmd("GET big").as_bytes()) == 0 {
+        hand.send(slow, cmd("GET big").as_bytes());
+        if hand.got(hand.conn(0)).is_empty() {
             break;
         }
         asked += 1;
         hand.say(hand.conn(0), bulk(&value).as_bytes());
     }
     assert!(asked < 5, "reading stops at the soft limit");
-    assert!(hand.is_read_paused(slow));
     // A request taken before the pause brings more than the hard limit allows.
     hand.unlimit_writes(slow);
     hand.limit_writes(slow, 0);
     hand.send(slow, cmd("GET big").repeat(8).as_bytes());
     hand.send(other, cmd("GET small").as_bytes());
-    for _ in 0..8 {
+    // The one that had to wait, and the eight.
+    for _ in 0..9 {
         hand.say(hand.conn(0), bulk(&value).as_bytes());
     }
     assert!(hand.is_closed(slow));

@@ -8,7 +8,7 @@ use memchr::memchr;
 use super::Invalid;
 use super::commands::COMMANDS;
 use super::line::{self, Line, Refusal};
-use super::words::word_end;
+use super::words::{short_number, word_end};
 use crate::limits::{MEMCACHE_KEY_LEN_MAX, MEMCACHE_LINE_LEN_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{self, Parse, Request, RequestLimits, Route, Span, Then};
@@ -42,10 +42,15 @@ impl RequestParser {
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
         match self.state {
-            State::Line { searched: 0 } => match single_get(bytes, limits) {
-                Some(request) => Parse::Complete(request),
-                None => self.line(bytes, 0, limits),
-            },
+            State::Line { searched: 0 } => {
+                if let Some(request) = plain_get(bytes, limits) {
+                    Parse::Complete(request)
+                } else if let Some(request) = plain_set(bytes, limits) {
+                    self.block(bytes, request)
+                } else {
+                    self.line(bytes, 0, limits)
+                }
+            }
             State::Line { searched } => self.line(bytes, to_usize(searched), limits),
             State::Block(request) => self.block(bytes, request),
             State::DropBlock { left } => self.drop_block(bytes, left),
@@ -107,7 +112,9 @@ impl RequestParser {
         line_len: usize,
         limits: &RequestLimits,
     ) -> Parse {
-        let block_len = line.block_len.map_or(0, |len| u64::from(len) + CRLF_LEN);
+        let block_len = line
+            .block_len
+            .map_or(0, |len| u64::from(len) + to_u64(CRLF.len()));
         let len = match u32::try_from(to_u64(line_len) + block_len) {
             Ok(len) if len <= limits.frame_len_max => len,
             _ => {
@@ -141,7 +148,7 @@ impl RequestParser {
             return Parse::Incomplete { need: len };
         };
         self.state = State::default();
-        if frame.ends_with(b"\r\n") {
+        if frame.ends_with(CRLF) {
             Parse::Complete(request)
         } else if request.noreply {
             Parse::Skip { len }
@@ -193,17 +200,11 @@ impl RequestParser {
 /// The commonest request, written in the commonest way and whole; everything else, and every
 /// fault, is left to the general reader.
 #[inline]
-fn single_get(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
-    if !bytes.starts_with(GET) {
-        return None;
-    }
-    let end = word_end(bytes, GET.len());
-    let len = end + 2;
-    let key_len = end - GET.len();
-    if !(1..=MEMCACHE_KEY_LEN_MAX).contains(&key_len)
-        || bytes.get(end..len) != Some(b"\r\n")
-        || len > to_usize(limits.frame_len_max)
-    {
+fn plain_get(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
+    let key = plain_key(bytes, GET)?;
+    let line_end = to_usize(key.end);
+    let len = line_end + CRLF.len();
+    if bytes.get(line_end..len) != Some(CRLF) || len > to_usize(limits.frame_len_max) {
         return None;
     }
     Some(Request {
@@ -211,11 +212,49 @@ fn single_get(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
         command: GET_COMMAND,
         noreply: false,
         readonly: true,
-        route: Route::Key(Span {
-            start: to_u32(GET.len()),
-            end: to_u32(end),
-        }),
+        route: Route::Key(key),
     })
+}
+
+/// As [`plain_get`], for the line before a data block.
+#[inline]
+fn plain_set(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
+    let key = plain_key(bytes, SET)?;
+    let (_flags, at) = plain_number(bytes, to_usize(key.end))?;
+    let (_exptime, at) = plain_number(bytes, at)?;
+    let (block_len, at) = plain_number(bytes, at)?;
+    let len = at + to_usize(block_len) + 2 * CRLF.len();
+    if bytes.get(at..at + CRLF.len()) != Some(CRLF) || len > to_usize(limits.frame_len_max) {
+        return None;
+    }
+    Some(Request {
+        len: to_u32(len),
+        command: SET_COMMAND,
+        noreply: false,
+        readonly: false,
+        route: Route::Key(key),
+    })
+}
+
+#[inline]
+fn plain_key(bytes: &[u8], head: &[u8]) -> Option<Span> {
+    if !bytes.starts_with(head) {
+        return None;
+    }
+    let end = word_end(bytes, head.len());
+    (1..=MEMCACHE_KEY_LEN_MAX)
+        .contains(&(end - head.len()))
+        .then(|| Span {
+            start: to_u32(head.len()),
+            end: to_u32(end),
+        })
+}
+
+#[inline]
+fn plain_number(bytes: &[u8], blank: usize) -> Option<(u32, usize)> {
+    (bytes.get(blank) == Some(&b' '))
+        .then(|| short_number(bytes, blank + 1))
+        .flatten()
 }
 
 /// Whether memcached goes on reading such a line when it is above the limit for all others.
@@ -236,9 +275,12 @@ const fn invalid(invalid: Invalid, len: usize, then: Then) -> Parse {
 const GET: &[u8] = b"get ";
 const GET_COMMAND: u16 = 0;
 const _: () = assert!(matches!(COMMANDS[0].name.as_bytes(), b"get"));
+const SET: &[u8] = b"set ";
+const SET_COMMAND: u16 = 1;
+const _: () = assert!(matches!(COMMANDS[1].name.as_bytes(), b"set"));
 
 const BINARY_MAGIC: u8 = 0x80;
-const CRLF_LEN: u64 = 2;
+const CRLF: &[u8] = b"\r\n";
 const LEADING_BLANKS_MAX: usize = 100;
 
 #[cfg(test)]

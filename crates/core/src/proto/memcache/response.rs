@@ -6,7 +6,7 @@
 
 use memchr::memchr;
 
-use super::words::Words;
+use super::words::{Words, short_number, word_end};
 use crate::limits::RESPONSE_LINE_LEN_MAX;
 use crate::num::{to_u32, to_usize};
 use crate::proto::ResponseStep;
@@ -41,13 +41,13 @@ impl ResponseParser {
             let rest = &bytes[at..];
             match self.state {
                 State::First | State::Next => {
-                    let line = match self.line(rest) {
+                    let (line_len, meaning) = match self.line(rest) {
                         Ok(Some(line)) => line,
                         Ok(None) => return ResponseStep::More(at),
                         Err(NoResponse) => return ResponseStep::Invalid,
                     };
-                    at += line.len() + CRLF.len();
-                    match Meaning::of(line) {
+                    at += line_len;
+                    match meaning {
                         Meaning::End => {
                             self.state = State::First;
                             return ResponseStep::Done(at);
@@ -84,10 +84,19 @@ impl ResponseParser {
         }
     }
 
-    /// The first line of `rest`, without its end; `None` if it is not whole.
+    /// The length of the first line of `rest` and what it says; `None` if it is not whole.
     #[inline]
-    fn line<'a>(&mut self, rest: &'a [u8]) -> Result<Option<&'a [u8]>, NoResponse> {
+    fn line(&mut self, rest: &[u8]) -> Result<Option<(usize, Meaning)>, NoResponse> {
         let searched = to_usize(self.searched);
+        if searched == 0 {
+            // What hits and misses consist of; the general way would find the same.
+            if rest.starts_with(END) {
+                return Ok(Some((END.len(), Meaning::End)));
+            }
+            if let Some((line_len, data_len)) = plain_value_line(rest) {
+                return Ok(Some((line_len, Meaning::Value { data_len })));
+            }
+        }
         let end = memchr(b'\n', &rest[searched..]).map(|place| searched + place);
         if end.unwrap_or(rest.len()) >= RESPONSE_LINE_LEN_MAX {
             return Err(NoResponse);
@@ -97,7 +106,8 @@ impl ResponseParser {
             return Ok(None);
         };
         self.searched = 0;
-        rest[..end].strip_suffix(b"\r").map(Some).ok_or(NoResponse)
+        let line = rest[..end].strip_suffix(b"\r").ok_or(NoResponse)?;
+        Ok(Some((end + 1, Meaning::of(line))))
     }
 }
 
@@ -156,21 +166,46 @@ pub(super) fn is_error(response: &[u8]) -> bool {
 
 /// The length of the `VALUE` block that `bytes` begin with: line, data and line end.
 pub(super) fn value_block_len(bytes: &[u8]) -> Option<usize> {
-    let line_len = memchr(b'\n', bytes)? + 1;
-    let line = bytes[..line_len].strip_suffix(CRLF)?;
-    let data_end = line_len.checked_add(to_usize(value_data_len(line)?))?;
+    let (line_len, data_len) = plain_value_line(bytes).or_else(|| {
+        let line_len = memchr(b'\n', bytes)? + 1;
+        let line = bytes[..line_len].strip_suffix(CRLF)?;
+        Some((line_len, value_data_len(line)?))
+    })?;
+    let data_end = line_len.checked_add(to_usize(data_len))?;
     let block_end = data_end.checked_add(CRLF.len())?;
     (bytes.get(data_end..block_end)? == CRLF).then_some(block_end)
 }
 
-/// Reads `VALUE <key> <flags> <bytes> [<cas>]`.
-fn value_data_len(line: &[u8]) -> Option<u32> {
-    let mut words = Words::new(line).map(|word| word.of(line));
-    if words.next()? != b"VALUE" {
+/// The lengths of a `VALUE` line and of its data, if the line is whole and written as memcached
+/// answers `get`; any other is left to [`value_data_len`].
+#[inline]
+fn plain_value_line(bytes: &[u8]) -> Option<(usize, u32)> {
+    if !bytes.starts_with(VALUE) {
         return None;
     }
-    words.next()?;
-    digits_u64(words.next()?)?;
+    let key_end = word_end(bytes, VALUE.len());
+    let flags = blank_at(bytes, key_end).filter(|_| key_end > VALUE.len())?;
+    let (_flags, flags_end) = short_number(bytes, flags)?;
+    let (data_len, end) = short_number(bytes, blank_at(bytes, flags_end)?)?;
+    let line_len = end + CRLF.len();
+    let is_line = bytes.get(end..line_len)? == CRLF && line_len <= RESPONSE_LINE_LEN_MAX;
+    is_line.then_some((line_len, data_len))
+}
+
+#[inline]
+fn blank_at(bytes: &[u8], at: usize) -> Option<usize> {
+    (bytes.get(at)? == &b' ').then_some(at + 1)
+}
+
+/// Reads `VALUE <key> <flags> <bytes> [<cas>]`.
+fn value_data_len(line: &[u8]) -> Option<u32> {
+    if !line.starts_with(VALUE) {
+        return None;
+    }
+    let mut words = Words::new(line).map(|word| word.of(line));
+    let _value = words.next()?;
+    let _key = words.next()?;
+    let _flags = digits_u64(words.next()?)?;
     let data_len = digits_u32(words.next()?)?;
     if let Some(cas) = words.next() {
         digits_u64(cas)?;
@@ -178,6 +213,8 @@ fn value_data_len(line: &[u8]) -> Option<u32> {
     words.next().is_none().then_some(data_len)
 }
 
+const VALUE: &[u8] = b"VALUE ";
+const END: &[u8] = b"END\r\n";
 const CRLF: &[u8] = b"\r\n";
 
 #[cfg(test)]

@@ -63,6 +63,15 @@ pub(super) fn word_end(bytes: &[u8], mut at: usize) -> usize {
         }
         at += 8;
     }
+    let left = bytes.len().saturating_sub(at);
+    if left == 0 {
+        return bytes.len();
+    }
+    if let Some(eight) = bytes.last_chunk::<8>() {
+        // The bytes that are shifted in are zero, and zero is a stop.
+        let rest = u64::from_le_bytes(*eight) >> (64 - 8 * left);
+        return at + to_usize(stops(rest).trailing_zeros() / 8);
+    }
     while bytes
         .get(at)
         .is_some_and(|&byte| byte > b' ' && byte != DEL)
@@ -70,6 +79,20 @@ pub(super) fn word_end(bytes: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// Reads the one to nine digits at `at`, which cannot overflow; the number and the place after it.
+#[inline]
+pub(super) fn short_number(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
+    let (mut number, mut end) = (0, at);
+    while let Some(digit @ 0..=9) = bytes.get(end).map(|byte| byte.wrapping_sub(b'0')) {
+        if end - at == 9 {
+            return None;
+        }
+        number = number * 10 + u32::from(digit);
+        end += 1;
+    }
+    (end > at).then_some((number, end))
 }
 
 /// Sets the top bit of bytes that end a word. Borrows may set it in bytes above the lowest such
@@ -93,15 +116,16 @@ mod tests {
     #[test]
     fn each_byte_at_each_place_ends_a_word_exactly_if_it_may_not_stand_in_one() {
         for byte in 0..=u8::MAX {
-            for place in 0..20 {
-                let mut line = [b'k'; 20];
-                line[place] = byte;
-                let stop = byte <= b' ' || byte == 0x7f;
-                assert_eq!(
-                    word_end(&line, 0),
-                    if stop { place } else { 20 },
-                    "{byte} at {place}"
-                );
+            let is_stop = byte <= b' ' || byte == 0x7f;
+            for len in 1..20 {
+                for place in 0..len {
+                    let mut line = [b'k'; 20];
+                    line[place] = byte;
+                    let end = if is_stop { place } else { len };
+                    assert_eq!(word_end(&line[..len], 0), end, "{byte} at {place} of {len}");
+                    assert_eq!(word_end(&line[..len], place), end);
+                    assert_eq!(word_end(&line[..len], len), len);
+                }
             }
         }
     }
@@ -113,6 +137,15 @@ mod tests {
                 let line = [b'a', 0x80, first, second, second, 0xff, b'~', b'!'];
                 assert_eq!(word_end(&line, 0), 2, "{first} {second}");
             }
+        }
+    }
+
+    #[test]
+    fn a_short_number_ends_where_its_digits_end() {
+        assert_eq!(short_number(b"x0 ", 1), Some((0, 2)));
+        assert_eq!(short_number(b"999999999", 0), Some((999_999_999, 9)));
+        for none in [&b""[..], b"x", b"-1", b" 1", b"1234567890"] {
+            assert_eq!(short_number(none, 0), None);
         }
     }
 

@@ -581,7 +581,42 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(word, 0..40).prop_map(|words| words.join(" ").into_bytes())
 }
 
+/// Lines that are plain, or nearly so.
+fn nearly_plain() -> impl Strategy<Value = Vec<u8>> {
+    let number = || "(-?[0-9]{0,11}|noreply)";
+    let line = (
+        "(get|set|gets) {1,2}",
+        "[a-z\u{7f}]{0,3}k{0,2}",
+        number(),
+        number(),
+        "[0-5]",
+        "( |\t|\r|x|)",
+        "(\r\n|\n)",
+        "[a-z]{0,5}(\r\n|x)",
+    );
+    line.prop_map(|(command, key, flags, exptime, bytes, odd, end, block)| {
+        let numbers = if command.starts_with("set") {
+            format!(" {flags} {exptime} {bytes}")
+        } else {
+            String::new()
+        };
+        format!("{command}{key}{numbers}{odd}{end}{block}").into_bytes()
+    })
+}
+
 proptest! {
+    #[test]
+    fn the_short_way_reads_as_the_general_way(
+        input in nearly_plain(),
+        frame_len_max in 10_u32..50,
+    ) {
+        let limits = RequestLimits { frame_len_max, ..LIMITS };
+        prop_assert_eq!(
+            RequestParser::default().parse(&input, &limits),
+            RequestParser::default().line(&input, 0, &limits)
+        );
+    }
+
     #[test]
     fn any_bytes_in_any_pieces_are_read_alike(
         input in prop_oneof![lines(), prop::collection::vec(any::<u8>(), 0..300)],

@@ -117,6 +117,12 @@ fn a_line_has_a_limit() {
     assert_eq!(measured(&[&line]), [None]);
     assert_eq!(measured(&[&line[..RESPONSE_LINE_LEN_MAX]]), [None]);
     assert_eq!(measured(&[&line[..RESPONSE_LINE_LEN_MAX - 1]]), []);
+    let key = "k".repeat(RESPONSE_LINE_LEN_MAX - 12);
+    assert_eq!(measured(&[format!("VALUE {key} 0 0\r\n").as_bytes()]), []);
+    assert_eq!(
+        measured(&[format!("VALUE {key}k 0 0\r\n").as_bytes()]),
+        [None]
+    );
 }
 
 #[test]
@@ -208,6 +214,16 @@ proptest! {
         cuts.sort_unstable();
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
         prop_assert_eq!(measured(&pieces), whole, "{}", String::from_utf8_lossy(&input));
+    }
+
+    #[test]
+    fn a_plain_value_line_is_what_the_general_reader_reads(
+        line in "VALUE {1,2}(k|[a-z\u{1}\u{7f}]{0,12}) [0-9]{0,11} ?[0-9x]{0,10}( [0-9]*)?\r?\n",
+    ) {
+        let general = line.strip_suffix("\r\n").and_then(|line| value_data_len(line.as_bytes()));
+        if let Some((line_len, data_len)) = plain_value_line(line.as_bytes()) {
+            prop_assert_eq!((line_len, Some(data_len)), (line.len(), general));
+        }
     }
 
     #[test]

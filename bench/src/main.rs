@@ -1,2 +1,45 @@
-//! Load tool.
-fn main() {}
+//! `load`: what a request costs a proxy, proven on replies that were all checked.
+//!
+//! `load run` does one run, `load compare` sets two proxies side by side, `load demo` shows one at work.
+//! The tool must be light: whatever it spends, it takes from the rate at which the proxy can be observed.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod clients;
+mod compare;
+mod demo;
+mod failure;
+mod net;
+mod num;
+mod process;
+mod protocol;
+mod report;
+mod run;
+mod script;
+mod servers;
+
+use std::process::ExitCode;
+
+use crate::cli::Task;
+
+fn main() -> ExitCode {
+    let done = cli::parse(std::env::args_os().skip(1)).and_then(|task| match task {
+        Task::Help => {
+            print!("{}", cli::USAGE);
+            Ok(())
+        }
+        Task::Run(workload, target) => run::run(&workload, &target).map(|report| {
+            eprintln!("{}", report.human());
+            println!("{}", report.json());
+        }),
+        Task::Compare(comparison) => compare::compare(&comparison),
+        Task::Demo(demo) => demo::demo(&demo),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("load: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

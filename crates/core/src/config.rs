@@ -5,6 +5,7 @@ use alloc::{boxed::Box, vec::Vec};
 use crate::proto::Protocol;
 use crate::ring::{Distribution, HashKind};
 use crate::time::Span;
+use crate::words::configured_word;
 
 /// Everything one engine serves.
 #[derive(Clone, Debug, Default)]
@@ -62,14 +63,15 @@ pub struct PoolConfig {
     pub servers: Vec<ServerConfig>,
 }
 
-/// What becomes of a multi-key command that cannot be split when its keys live on several servers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum CrossServerKeys {
-    /// The client gets a `CROSSSLOT` error (default).
-    #[default]
-    Error,
-    /// The whole request goes to the server of its first key, as in twemproxy 0.5.
-    First,
+configured_word! {
+    /// What becomes of a multi-key command that cannot be split when its keys live on several
+    /// servers.
+    pub enum CrossServerKeys {
+        /// The client gets a `CROSSSLOT` error (default).
+        Error = "error",
+        /// The whole request goes to the server of its first key, as in twemproxy 0.5.
+        First = "first",
+    }
 }
 
 /// One server of a pool.

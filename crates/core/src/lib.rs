@@ -33,3 +33,4 @@ mod num;
 pub mod proto;
 pub mod ring;
 pub mod time;
+mod words;

@@ -20,6 +20,14 @@ pub const SEND_MOVE_MIN: usize = 8 * 1024;
 /// Free chunks one engine keeps for reuse; more are given back to the allocator at once.
 pub const FREE_CHUNKS_MAX: usize = 64;
 
+/// Free records of split requests one engine keeps for reuse, with at most [`FREE_FRAGMENTS_MAX`]
+/// response buffers of at most [`FREE_FRAGMENT_LEN_MAX`] bytes each; the rest goes to the allocator.
+pub const FREE_SPLITS_MAX: usize = 64;
+/// See [`FREE_SPLITS_MAX`].
+pub const FREE_FRAGMENTS_MAX: usize = 16;
+/// See [`FREE_SPLITS_MAX`].
+pub const FREE_FRAGMENT_LEN_MAX: usize = 4 * 1024;
+
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = 4096;
 
@@ -60,8 +68,8 @@ pub const REDIS_UNAUTHENTICATED_BULK_LEN_MAX: u32 = 16 * 1024;
 /// Bytes of a memcached key.
 pub const MEMCACHE_KEY_LEN_MAX: usize = 250;
 
-/// Bytes of a memcached command line other than `get`-like ones, as memcached 1.6; more is
-/// `ERROR` in memcached's words and closes.
+/// Bytes of a memcached command line other than `get` and `gets`, as memcached 1.6; more is
+/// `CLIENT_ERROR line too long` and closes (memcached closes without a word).
 pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
 
 /// Bytes of one line of a server's response (simple string, error, header); more is a protocol

@@ -1,9 +1,36 @@
 //! `nutcracker`: a drop-in for twemproxy.
+//!
+//! This crate is the shell around [`twemproxy_core`]: system calls, threads, clocks and files. What
+//! to do with a request is decided there.
 #![deny(unsafe_code)]
 
-#[allow(dead_code, reason = "skeleton")]
+mod acceptor;
 mod cli;
-#[allow(dead_code, reason = "skeleton")]
+mod clock;
 mod config;
+mod daemon;
+mod dial;
+mod limits;
+mod log;
+mod mail;
+mod net;
+mod notices;
+mod resolver;
+mod signals;
+mod slots;
+mod stats;
+mod supervisor;
+mod worker;
 
-fn main() {}
+use std::process::ExitCode;
+
+use cli::Invocation;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Invocation::Inform(what)) => cli::run_informational(what),
+        Ok(Invocation::TestConf(options)) => cli::run_test_conf(&options),
+        Ok(Invocation::Run(options)) => supervisor::run(&options),
+        Err(error) => error.report(),
+    }
+}

@@ -4,50 +4,79 @@
 //! Tell it what happened (`handle_*`, `recv_commit`), then, before sleeping, do what it asks
 //! ([`Engine::poll_action`] until `None`) and sleep no later than [`Engine::poll_timeout`]. `now`
 //! never decreases across calls.
+//!
+//! # Who owns what
+//! ```text
+//!   Client ── order queue ──▶ Pending (one per request in flight, in request order)
+//!     ▲                          │ Split ──▶ Splits: fragments of one request
+//!     │ (client id, seq)         │
+//!   ServerConn ── pipeline ──▶ Slot (one per response owed, in the order sent)
+//! ```
+//! A slot names its client by id and sequence number and nothing points back: a client that is gone
+//! is missed by its id, and its responses are read and discarded to keep the pipeline aligned.
+//!
+//! # Invariants
+//! 1. Each request in flight has exactly one pending entry, and one slot (or one per fragment) or an
+//!    answer.
+//! 2. Responses leave in request order.
+//! 3. A slot leaves its pipeline only with its response or with the connection; one of which no byte
+//!    was sent may be withdrawn.
+//! 4. Every connection in a server's list is in the slab, and the other way round.
 
-use alloc::{sync::Arc, vec::Vec};
+mod action;
+mod client;
+mod clients;
+mod closed;
+mod deadlines;
+mod expire;
+mod forward;
+mod health;
+mod lifecycle;
+mod parse;
+mod pool;
+mod respond;
+mod rng;
+mod server;
+mod shared;
+mod slab;
+mod split;
+mod upstream;
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+pub use action::{Action, Notice};
+pub use closed::Closed;
 
 use crate::config::Config;
 use crate::counters::Counters;
-use crate::ids::{ClientId, ConnId, PoolIdx, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
+use crate::limits::{SCRATCH_LEN, SCRATCH_TAIL_MAX};
 use crate::time::Micros;
+use client::{Pause, Phase};
+use clients::Clients;
+use forward::Work;
+use pool::Pool;
+use rng::Rng;
+use shared::Shared;
+use upstream::Upstream;
 
-/// The whole proxy of one worker.
+/// The whole proxy of one worker, without sockets, clocks, threads or logs.
 #[derive(Debug)]
 pub struct Engine {
+    config: Arc<Config>,
     counters: Arc<Counters>,
+    pools: Vec<Pool>,
+    clients: Clients,
+    upstream: Upstream,
+    shared: Shared,
+    /// Every read goes here, behind room for the connection's saved tail.
     scratch: Vec<u8>,
-}
-
-/// Why a connection ended or could not be made: the shell's errno, reduced to what matters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Closed {
-    /// The peer closed in order.
-    Eof,
-    /// Nobody listens.
-    Refused,
-    /// The peer reset the connection.
-    Reset,
-    /// The kernel gave up.
-    TimedOut,
-    /// A write to a connection that is gone.
-    BrokenPipe,
-    /// No route to the host.
-    HostUnreachable,
-    /// The network is down or unknown.
-    NetworkUnreachable,
-    /// The name does not resolve, or the unix path is too long.
-    HostDown,
-    /// The unix socket does not exist.
-    NoSuchFile,
-    /// The unix socket may not be opened.
-    PermissionDenied,
-    /// The unix socket's backlog is full.
-    WouldBlock,
-    /// No descriptors left.
-    TooManyFiles,
-    /// Anything else.
-    Other,
+    /// Memory of the routing of one multi-key request, kept for the next.
+    work: Work,
+    rng: Rng,
+    draining: bool,
 }
 
 /// A client that may not come in: what to tell it before closing.
@@ -57,147 +86,226 @@ pub struct Refused {
     pub reply: &'static [u8],
 }
 
-/// What the engine asks of the shell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Open a connection; answer with [`Engine::handle_connected`] or [`Engine::handle_closed`].
-    Connect {
-        /// The connection's id from now on.
-        conn: ServerConnId,
-        /// Whose address.
-        server: ServerIdx,
-    },
-    /// There are bytes to send (at most one pending per connection).
-    Flush(ConnId),
-    /// Read again: `recv_space` was empty and is no longer.
-    ResumeRead(ConnId),
-    /// Close the socket. The id is dead already: no `handle_closed` follows.
-    Close(ConnId),
-    /// Worth a log line.
-    Notice(Notice),
-}
-
-/// A rare fact for humans. The shell words and rate-limits it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Notice {
-    /// A server was taken off the ring.
-    Ejected(ServerIdx),
-    /// A server is back on the ring.
-    Restored(ServerIdx),
-    /// A server connection ended or could not be made.
-    ServerLost {
-        /// Whose.
-        server: ServerIdx,
-        /// Why.
-        why: Closed,
-    },
-    /// A server sent something that is no response.
-    ServerInvalid(ServerIdx),
-    /// A server did not answer in time.
-    ServerTimedOut(ServerIdx),
-    /// A server refused AUTH or SELECT.
-    ServerRefusedHandshake(ServerIdx),
-    /// A client sent something that is no request.
-    ClientInvalid(ClientId),
-    /// A client did not read its replies.
-    ClientOutputLimit(ClientId),
-}
-
 impl Engine {
-    /// An engine for `config`; `seed` drives the `random` distribution and jitter.
+    /// An engine for `config`; `seed` drives the `random` distribution.
     #[must_use]
     pub fn new(config: Arc<Config>, seed: u64) -> Self {
-        let _ = seed;
+        let counters = Arc::new(Counters::new(&config));
+        let mut pools = Vec::with_capacity(config.pools.len());
+        let mut first_server = 0;
+        for (pool, counters) in config.pools.iter().zip(&counters.pools) {
+            let pool = Pool::new(pool.clone(), first_server, Arc::clone(counters));
+            first_server += pool.server_count();
+            pools.push(pool);
+        }
         Self {
-            counters: Arc::new(Counters::new(&config)),
-            scratch: alloc::vec![0; crate::limits::SCRATCH_LEN],
+            upstream: Upstream::new(&pools, &counters),
+            clients: Clients::default(),
+            shared: Shared::new(config.memory_limit, Arc::clone(&counters)),
+            scratch: vec![0; SCRATCH_TAIL_MAX + SCRATCH_LEN],
+            work: Work::default(),
+            rng: Rng::new(seed),
+            draining: false,
+            config,
+            counters,
+            pools,
         }
     }
 
     /// Opens the connections of `preconnect: true` pools.
     pub fn start(&mut self, now: Micros) {
-        let _ = now;
+        self.shared.now = now;
+        for pool in &self.pools {
+            if pool.config.preconnect {
+                for server in pool.servers() {
+                    self.upstream.open(pool, server, &mut self.shared);
+                }
+            }
+        }
+    }
+
+    /// Makes `CLIENT ID`s unique among several engines: this one counts `first`, `first + step`, ...
+    pub const fn number_clients(&mut self, first: u64, step: u64) {
+        self.clients.number(first, step);
     }
 
     /// A client connected to `pool`'s listener.
     ///
     /// # Errors
-    /// The pool has as many clients as it may have.
+    /// The pool has as many clients as it may have, or the engine is draining.
     pub fn handle_accept(&mut self, pool: PoolIdx, now: Micros) -> Result<ClientId, Refused> {
-        let _ = (pool, now);
-        Err(Refused { reply: b"" })
+        self.shared.now = now;
+        self.accept(pool)
     }
 
     /// The connection asked for with [`Action::Connect`] stands.
     pub fn handle_connected(&mut self, conn: ServerConnId, now: Micros) {
-        let _ = (conn, now);
+        self.shared.now = now;
+        self.upstream.connected(conn, &mut self.shared);
     }
 
-    /// A connection broke, or could not be made. The shell has closed (or will close) the socket.
+    /// A connection broke, or could not be made. The shell closes the socket by itself.
     pub fn handle_closed(&mut self, conn: ConnId, why: Closed, now: Micros) {
-        let _ = (conn, why, now);
+        self.shared.now = now;
+        match conn {
+            ConnId::Client(id) => self.client_closed(id, why == Closed::Eof),
+            ConnId::Server(id) => self.fail_conn(id, why, None),
+        }
     }
 
     /// The peer will send no more, but may still read.
     pub fn handle_read_eof(&mut self, conn: ConnId, now: Micros) {
-        let _ = (conn, now);
+        self.shared.now = now;
+        match conn {
+            ConnId::Client(id) => self.client_eof(id),
+            ConnId::Server(id) => {
+                if self.upstream.conns.get(id).is_some() {
+                    self.shared.outbox.urgent.push_back(Action::Close(conn));
+                    self.fail_conn(id, Closed::Eof, None);
+                }
+            }
+        }
     }
 
     /// Deadlines that have passed take effect.
     pub fn handle_timeout(&mut self, now: Micros) {
-        let _ = now;
+        self.shared.now = now;
+        self.run_alarms();
     }
 
     /// No new requests: what is in flight finishes, idle clients are closed at once.
     pub fn start_drain(&mut self, now: Micros) {
-        let _ = now;
+        self.shared.now = now;
+        self.drain();
     }
 
     /// Whether a drain has ended: no client is left.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        true
+        self.draining && self.clients.slab.len() == 0
     }
 
-    /// Where to read into; empty means do not read now ([`Action::ResumeRead`] follows). At least
-    /// one call to [`Self::recv_commit`] must follow a read before any other call.
+    /// Where to read into; empty means do not read now ([`Action::ResumeRead`] follows). A read that
+    /// brought something must be followed by [`Self::recv_commit`] before any other call.
+    #[inline]
     pub fn recv_space(&mut self, conn: ConnId) -> &mut [u8] {
-        let _ = conn;
-        &mut self.scratch
+        let recv = match conn {
+            ConnId::Client(id) => match self.clients.slab.get_mut(id) {
+                Some(client) if client.pause == Pause::No && client.phase == Phase::Open => {
+                    &mut client.recv
+                }
+                Some(client) => {
+                    client.read_refused = true;
+                    return &mut [];
+                }
+                None => return &mut [],
+            },
+            ConnId::Server(id) => match self.upstream.conns.get_mut(id) {
+                Some(conn) => &mut conn.recv,
+                None => return &mut [],
+            },
+        };
+        if recv.grows_in_place() {
+            recv.space()
+        } else {
+            &mut self.scratch[SCRATCH_TAIL_MAX..]
+        }
     }
 
     /// `len` bytes (at least 1) were read into the space.
+    #[inline]
     pub fn recv_commit(&mut self, conn: ConnId, len: usize, now: Micros) {
-        let _ = (conn, len, now);
+        self.shared.now = now;
+        match conn {
+            ConnId::Client(id) => self.recv_client(id, len),
+            ConnId::Server(id) => self.recv_server(id, len),
+        }
     }
 
     /// The next thing to do, until `None`.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
-        None
+        self.wake_if_recovered();
+        loop {
+            if let Some(action) = self.shared.outbox.urgent.pop_front() {
+                return Some(action);
+            }
+            if let Some(id) = self.shared.outbox.doomed.pop() {
+                self.close_doomed(id);
+            } else if let Some(id) = self.shared.outbox.resume.pop_front() {
+                self.resume(id);
+            } else if let Some(id) = self.shared.outbox.dirty_servers.pop_front() {
+                if self.upstream.wants_flush(id) {
+                    return Some(Action::Flush(id.into()));
+                }
+            } else if let Some(id) = self.shared.outbox.dirty_clients.pop_front() {
+                if self.clients.wants_flush(id) {
+                    return Some(Action::Flush(id.into()));
+                }
+            } else {
+                return None;
+            }
+        }
     }
 
-    /// When [`Self::handle_timeout`] wants to be called next.
+    /// When [`Self::handle_timeout`] wants to be called next; after it was called, later than then.
+    #[inline]
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Micros> {
-        None
+        self.shared.deadlines.next()
     }
 
-    /// Fills `out` with what is to be sent on `conn`, in order; returns how many slices.
+    /// Fills `out` with what is to be sent on `conn`, in order; returns how many slices. They do not
+    /// move before they are committed.
+    #[inline]
     pub fn send_slices<'a>(&'a self, conn: ConnId, out: &mut [&'a [u8]]) -> usize {
-        let _ = (conn, out);
-        0
+        match conn {
+            ConnId::Client(id) => self
+                .clients
+                .slab
+                .get(id)
+                .map_or(0, |client| client.out.slices(u64::MAX, out)),
+            ConnId::Server(id) => self
+                .upstream
+                .conns
+                .get(id)
+                .map_or(0, |conn| conn.out.slices(conn.sendable(), out)),
+        }
     }
 
     /// `len` bytes of the slices were taken by the kernel.
+    #[inline]
     pub fn send_commit(&mut self, conn: ConnId, len: usize, now: Micros) {
-        let _ = (conn, len, now);
+        self.shared.now = now;
+        match conn {
+            ConnId::Client(id) => self.sent_to_client(id, len),
+            ConnId::Server(id) => self.upstream.sent(id, len, &mut self.shared),
+        }
     }
 
     /// The statistics, to be shared with the thread that shows them.
     #[must_use]
-    pub fn counters(&self) -> &Arc<Counters> {
+    pub const fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// The configuration it was made from.
+    #[must_use]
+    pub const fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Bytes held in all buffers.
+    #[must_use]
+    pub const fn held(&self) -> u64 {
+        self.shared.memory.held
+    }
+
+    /// Panics if the engine contradicts itself; for tests, after every step.
+    pub fn check_invariants(&self) {
+        self.clients.check_invariants();
+        self.upstream.check_invariants(&self.pools);
+        let held = self.clients.held() + self.upstream.held();
+        assert_eq!(held, self.shared.memory.held, "memory is counted exactly");
     }
 }

@@ -1,7 +1,59 @@
-//! The configuration file: as typed (`raw`), the directive table (`table`), and resolved
-//! ([`ProxyConfig`]): checked, defaulted, ordered, ready to use.
+//! The configuration file, in three steps: text to a tree ([`yaml`]), the tree to directives as
+//! typed ([`raw`]), directives to a [`ProxyConfig`] that is checked, defaulted, ordered and ready to
+//! use ([`resolve`], by the directive [`table`]). Each step names the place of what is wrong.
+//!
+//! Nothing here panics on any file, opens a socket, or looks at the file again once it was read.
 
-use std::path::PathBuf;
+mod address;
+#[cfg(test)]
+mod docs;
+mod error;
+mod memory;
+mod raw;
+mod resolve;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the manual is written from it by a test")
+)]
+mod table;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+pub(crate) use error::ConfigError;
+pub(crate) use memory::physical_memory;
+
+/// Reads and checks a file. `physical_memory` is what `memory_limit` takes a half of by default.
+///
+/// Looks up the hosts of every `listen:`, so it may block.
+pub(crate) fn load(path: &Path, physical_memory: u64) -> Result<ProxyConfig, ConfigError> {
+    let text = std::fs::read(path).map_err(|error| ConfigError::open(path, &error))?;
+    parse(&path.display().to_string(), &text, physical_memory)
+}
+
+/// Checks the text of a file; `file` is its name for messages.
+fn parse(file: &str, text: &[u8], physical_memory: u64) -> Result<ProxyConfig, ConfigError> {
+    yaml::parse(file, text)
+        .and_then(|root| raw::read(file, &root))
+        .and_then(|raw| resolve::resolve(file, &raw, physical_memory))
+        .map_err(|fault| ConfigError::invalid(file, fault))
+}
+
+/// A number as files and the command line have them: digits and nothing else. What does not fit
+/// saturates, so that every range check refuses it.
+pub(crate) fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let push = |number: u64, digit: &u8| {
+        number
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    };
+    Some(text.iter().fold(0, push))
+}
 
 /// A whole configuration file, resolved. `core` and `pools` have the same pools in the same order.
 #[derive(Clone, Debug)]

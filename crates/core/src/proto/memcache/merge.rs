@@ -2,9 +2,63 @@
 
 use alloc::vec::Vec;
 
-use crate::proto::{FragmentResponse, Merge};
+use super::response::{is_error, value_block_len};
+use crate::proto::{self, FragmentResponse, Merge, Protocol};
 
 /// See [`crate::proto::merge`].
 pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) {
-    let _ = (how, order, fragments, out);
+    if let Some(error) = fragments.iter().find(|one| is_error(&one.bytes)) {
+        out.extend_from_slice(&error.bytes);
+        return;
+    }
+    let start = out.len();
+    let merged = match how {
+        Merge::Values => values(order, fragments, out),
+        Merge::Line => line(fragments, out),
+        Merge::Array | Merge::Sum | Merge::Status => unreachable!("redis merges these"),
+    };
+    if merged.is_none() {
+        out.truncate(start);
+        proto::write_error(Protocol::Memcache, "Invalid argument", out);
+    }
 }
+
+/// All `VALUE` blocks and one `END`; `None` if a response is something else.
+///
+/// compat: keys are not compared. For each key of the request its fragment's next block is taken,
+/// so misses may change the order of blocks of different servers; each block names its key.
+fn values(order: &[u16], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) -> Option<()> {
+    for &index in order {
+        next_block(&mut fragments[usize::from(index)], out)?;
+    }
+    for fragment in fragments {
+        // More blocks than keys: odd, but the server did say so.
+        while next_block(fragment, out)? {}
+    }
+    out.extend_from_slice(END);
+    Some(())
+}
+
+/// Appends the fragment's next block; false at its `END`, `None` at anything else.
+fn next_block(fragment: &mut FragmentResponse, out: &mut Vec<u8>) -> Option<bool> {
+    let rest = fragment.bytes.get(fragment.cursor..)?;
+    if rest == END {
+        return Some(false);
+    }
+    let len = value_block_len(rest)?;
+    out.extend_from_slice(&rest[..len]);
+    fragment.cursor += len;
+    Some(true)
+}
+
+/// The first response, if all are what `flush_all` and `verbosity` are answered with.
+fn line(fragments: &[FragmentResponse], out: &mut Vec<u8>) -> Option<()> {
+    let all_ok = fragments.iter().all(|one| one.bytes == b"OK\r\n");
+    out.extend_from_slice(&fragments.first().filter(|_| all_ok)?.bytes);
+    Some(())
+}
+
+const END: &[u8] = b"END\r\n";
+
+#[cfg(test)]
+mod tests;

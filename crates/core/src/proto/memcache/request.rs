@@ -1,17 +1,287 @@
-//! Framing and classification of memcached requests.
+//! Framing memcached requests: where a request ends, whatever pieces it arrives in.
+//!
+//! A line is searched for its end once, read once, and a data block is skipped by its length.
+//! After a refusal the stream stays aligned: the block that the line announced is dropped too.
 
-use crate::proto::{Parse, RequestLimits};
+use memchr::memchr;
+
+use super::Invalid;
+use super::commands::COMMANDS;
+use super::line::{self, Line, Refusal};
+use super::words::{short_number, word_end};
+use crate::limits::{MEMCACHE_KEY_LEN_MAX, MEMCACHE_LINE_LEN_MAX};
+use crate::num::{to_u32, to_u64, to_usize};
+use crate::proto::{self, Parse, Request, RequestLimits, Route, Span, Then};
 
 /// Resumable position within one request.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestParser {}
+pub struct RequestParser {
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// The line's end is sought; it is not in the first `searched` bytes.
+    Line { searched: u32 },
+    /// The line was good; the frame ends with its data block.
+    Block(Request),
+    /// Bytes to drop of a refused request's data block.
+    DropBlock { left: u32 },
+    /// The rest of a line that is too long is dropped.
+    DropLine,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Line { searched: 0 }
+    }
+}
 
 impl RequestParser {
     /// See [`crate::proto::RequestParser::parse`].
+    #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
-        let _ = limits;
-        Parse::Incomplete {
-            need: bytes.len() + 1,
+        match self.state {
+            State::Line { searched: 0 } => {
+                if let Some(request) = plain_get(bytes, limits) {
+                    Parse::Complete(request)
+                } else if let Some(request) = plain_set(bytes, limits) {
+                    self.block(bytes, request)
+                } else {
+                    self.line(bytes, 0, limits)
+                }
+            }
+            State::Line { searched } => self.line(bytes, to_usize(searched), limits),
+            State::Block(request) => self.block(bytes, request),
+            State::DropBlock { left } => self.drop_block(bytes, left),
+            State::DropLine => self.drop_line(bytes),
         }
     }
+
+    fn line(&mut self, bytes: &[u8], searched: usize, limits: &RequestLimits) -> Parse {
+        if bytes.first() == Some(&BINARY_MAGIC) {
+            return invalid(Invalid::Binary, 0, Then::Close);
+        }
+        let end = memchr(b'\n', &bytes[searched..]).map(|place| searched + place);
+        if let Some(parse) = self.too_long(bytes, end.unwrap_or(bytes.len()), limits) {
+            return parse;
+        }
+        let Some(end) = end else {
+            self.state = State::Line {
+                searched: to_u32(bytes.len()),
+            };
+            return Parse::Incomplete {
+                need: bytes.len() + 1,
+            };
+        };
+        self.state = State::default();
+        let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+        match line::read(line, limits.allow_flush) {
+            Ok(line) => self.accepted(bytes, line, end + 1, limits),
+            Err(refusal) => self.refused(refusal, end + 1),
+        }
+    }
+
+    /// What to do if `bytes` cannot be a good request, of which the first `without_end` hold no
+    /// line end. Depends on no byte that may not be there yet.
+    fn too_long(
+        &mut self,
+        bytes: &[u8],
+        without_end: usize,
+        limits: &RequestLimits,
+    ) -> Option<Parse> {
+        let frame_len_max = to_usize(limits.frame_len_max);
+        if frame_len_max > MEMCACHE_LINE_LEN_MAX
+            && without_end > MEMCACHE_LINE_LEN_MAX
+            && !may_be_long(bytes)
+        {
+            return Some(invalid(Invalid::LineTooLong, 0, Then::Close));
+        }
+        if without_end < frame_len_max {
+            return None;
+        }
+        self.state = State::DropLine;
+        Some(invalid(Invalid::LineTooLong, frame_len_max, Then::Continue))
+    }
+
+    #[inline]
+    fn accepted(
+        &mut self,
+        bytes: &[u8],
+        line: Line,
+        line_len: usize,
+        limits: &RequestLimits,
+    ) -> Parse {
+        let block_len = line
+            .block_len
+            .map_or(0, |len| u64::from(len) + to_u64(CRLF.len()));
+        let len = match u32::try_from(to_u64(line_len) + block_len) {
+            Ok(len) if len <= limits.frame_len_max => len,
+            _ => {
+                let refusal = Refusal {
+                    is_quiet: line.noreply,
+                    block_len: line.block_len,
+                    ..Invalid::TooLarge.into()
+                };
+                return self.refused(refusal, line_len);
+            }
+        };
+        let request = Request {
+            len,
+            command: line.command,
+            noreply: line.noreply,
+            readonly: COMMANDS[usize::from(line.command)].shape.is_readonly(),
+            route: line.route,
+        };
+        if line.block_len.is_some() {
+            self.block(bytes, request)
+        } else {
+            Parse::Complete(request)
+        }
+    }
+
+    #[inline]
+    fn block(&mut self, bytes: &[u8], request: Request) -> Parse {
+        let len = to_usize(request.len);
+        let Some(frame) = bytes.get(..len) else {
+            self.state = State::Block(request);
+            return Parse::Incomplete { need: len };
+        };
+        self.state = State::default();
+        if frame.ends_with(CRLF) {
+            Parse::Complete(request)
+        } else if request.noreply {
+            Parse::Skip { len }
+        } else {
+            // As in memcached, which has taken just that many bytes, the next line is a command.
+            invalid(Invalid::DataChunk, len, Then::Continue)
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal, line_len: usize) -> Parse {
+        if let Some(len) = refusal.block_len {
+            // No overflow: the line's reader accepts no block that memcached would not.
+            self.state = State::DropBlock { left: len + 2 };
+        }
+        if refusal.is_quiet {
+            Parse::Skip { len: line_len }
+        } else {
+            invalid(refusal.invalid, line_len, refusal.then)
+        }
+    }
+
+    fn drop_block(&mut self, bytes: &[u8], left: u32) -> Parse {
+        if bytes.is_empty() {
+            return Parse::Incomplete { need: 1 };
+        }
+        let len = bytes.len().min(to_usize(left));
+        self.state = match left - to_u32(len) {
+            0 => State::default(),
+            left => State::DropBlock { left },
+        };
+        Parse::Skip { len }
+    }
+
+    fn drop_line(&mut self, bytes: &[u8]) -> Parse {
+        if bytes.is_empty() {
+            return Parse::Incomplete { need: 1 };
+        }
+        let len = match memchr(b'\n', bytes) {
+            Some(end) => {
+                self.state = State::default();
+                end + 1
+            }
+            None => bytes.len(),
+        };
+        Parse::Skip { len }
+    }
 }
+
+/// The commonest request, written in the commonest way and whole; everything else, and every
+/// fault, is left to the general reader.
+#[inline]
+fn plain_get(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
+    let key = plain_key(bytes, GET)?;
+    let line_end = to_usize(key.end);
+    let len = line_end + CRLF.len();
+    if bytes.get(line_end..len) != Some(CRLF) || len > to_usize(limits.frame_len_max) {
+        return None;
+    }
+    Some(Request {
+        len: to_u32(len),
+        command: GET_COMMAND,
+        noreply: false,
+        readonly: true,
+        route: Route::Key(key),
+    })
+}
+
+/// As [`plain_get`], for the line before a data block.
+#[inline]
+fn plain_set(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
+    let key = plain_key(bytes, SET)?;
+    let (_flags, at) = plain_number(bytes, to_usize(key.end))?;
+    let (_exptime, at) = plain_number(bytes, at)?;
+    let (block_len, at) = plain_number(bytes, at)?;
+    let len = at + to_usize(block_len) + 2 * CRLF.len();
+    if bytes.get(at..at + CRLF.len()) != Some(CRLF) || len > to_usize(limits.frame_len_max) {
+        return None;
+    }
+    Some(Request {
+        len: to_u32(len),
+        command: SET_COMMAND,
+        noreply: false,
+        readonly: false,
+        route: Route::Key(key),
+    })
+}
+
+#[inline]
+fn plain_key(bytes: &[u8], head: &[u8]) -> Option<Span> {
+    if !bytes.starts_with(head) {
+        return None;
+    }
+    let end = word_end(bytes, head.len());
+    (1..=MEMCACHE_KEY_LEN_MAX)
+        .contains(&(end - head.len()))
+        .then(|| Span {
+            start: to_u32(head.len()),
+            end: to_u32(end),
+        })
+}
+
+#[inline]
+fn plain_number(bytes: &[u8], blank: usize) -> Option<(u32, usize)> {
+    (bytes.get(blank) == Some(&b' '))
+        .then(|| short_number(bytes, blank + 1))
+        .flatten()
+}
+
+/// Whether memcached goes on reading such a line when it is above the limit for all others.
+fn may_be_long(bytes: &[u8]) -> bool {
+    let blanks = bytes.iter().take(LEADING_BLANKS_MAX);
+    let command = &bytes[blanks.take_while(|&&byte| byte == b' ').count()..];
+    command.starts_with(GET) || command.starts_with(b"gets ")
+}
+
+const fn invalid(invalid: Invalid, len: usize, then: Then) -> Parse {
+    Parse::Invalid {
+        invalid: proto::Invalid::Memcache(invalid),
+        len,
+        then,
+    }
+}
+
+const GET: &[u8] = b"get ";
+const GET_COMMAND: u16 = 0;
+const _: () = assert!(matches!(COMMANDS[0].name.as_bytes(), b"get"));
+const SET: &[u8] = b"set ";
+const SET_COMMAND: u16 = 1;
+const _: () = assert!(matches!(COMMANDS[1].name.as_bytes(), b"set"));
+
+const BINARY_MAGIC: u8 = 0x80;
+const CRLF: &[u8] = b"\r\n";
+const LEADING_BLANKS_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,15 @@
 //! Requests that the proxy answers itself, and what it says to servers on its own account.
+//!
+//! The words are redis' own (7.0.15), compared byte for byte, except where a comment says `compat:`.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::proto::Request;
+use super::commands::{self, Local, Serve};
+use super::invalid::push_text;
+use super::words::{Command, Words, write_array_header};
+use super::{Invalid, write_bulk};
+use crate::proto::{Request, scan};
 
 /// What the proxy remembers of a redis client.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +40,16 @@ pub enum After {
     Close,
 }
 
+/// The redis that HELLO claims to be: the one whose commands and words are known here.
+const REDIS_VERSION: &[u8] = b"7.0.0";
+
+const OK: &[u8] = b"+OK\r\n";
+const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+const BAD_NAME: &[u8] =
+    b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+
 /// Whether `request` may pass now; if not, the reply (`-NOAUTH ...`) was appended to `out`.
+#[inline]
 #[must_use]
 pub fn admit(
     request: &Request,
@@ -42,8 +57,17 @@ pub fn admit(
     config: &LocalConfig<'_>,
     out: &mut Vec<u8>,
 ) -> bool {
-    let _ = (request, session, config, out);
-    true
+    if config.password.is_none() || session.authenticated {
+        return true;
+    }
+    let needs_none = matches!(
+        commands::row(request.command).serve,
+        Serve::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset)
+    );
+    if !needs_none {
+        out.extend_from_slice(b"-NOAUTH Authentication required.\r\n");
+    }
+    needs_none
 }
 
 /// Appends the answer to a request with [`crate::proto::Route::Local`].
@@ -54,24 +78,270 @@ pub fn respond(
     config: &LocalConfig<'_>,
     out: &mut Vec<u8>,
 ) -> After {
-    let _ = (frame, request, session, config, out);
+    let command = Command::read(frame);
+    let (local, arity) = local_of(&command, request.command);
+    match (local, command.words) {
+        (Local::Ping, 1) => out.extend_from_slice(b"+PONG\r\n"),
+        (Local::Ping | Local::Echo, 2) => write_bulk(command.text(1), out),
+        (Local::Quit, _) => {
+            out.extend_from_slice(OK);
+            return After::Close;
+        }
+        (Local::Select, 2) => select(command.text(1), config, out),
+        (Local::Hello, _) => hello(&command, session, config, out),
+        (Local::Auth, 2) => auth(command.text(1), session, config, out),
+        (Local::Auth, 3) => {
+            let accepted = authenticate(command.text(1), command.text(2), session, config);
+            out.extend_from_slice(if accepted { OK } else { WRONG_PASSWORD });
+        }
+        (Local::Auth, 4..) => out.extend_from_slice(b"-ERR syntax error\r\n"),
+        (Local::Reset, 1) => {
+            session.authenticated = false;
+            session.name = None;
+            out.extend_from_slice(b"+RESET\r\n");
+        }
+        (Local::ClientSetname, 3) => {
+            let named = set_name(command.text(2), session);
+            out.extend_from_slice(if named { OK } else { BAD_NAME });
+        }
+        (Local::ClientSetinfo, 4) => set_info(command.text(2), out),
+        (Local::ClientGetname, 2) => match &session.name {
+            Some(name) => write_bulk(name, out),
+            None => out.extend_from_slice(b"$-1\r\n"),
+        },
+        (Local::ClientId, 2) => write_integer(session.id, out),
+        _ => arity.write(frame, out),
+    }
     After::Continue
+}
+
+/// What to answer, and what to say when the number of words is wrong.
+fn local_of(command: &Command<'_>, place: u16) -> (Local, Invalid) {
+    let row = commands::row(place);
+    match row.serve {
+        Serve::Local(local) => (local, Invalid::Arity { command: place }),
+        Serve::Container(subcommands) => {
+            let index = commands::find_subcommand(row.name, subcommands, command.text(1))
+                .expect("the parser found the second word");
+            let Serve::Local(local) = subcommands[index].serve else {
+                panic!("{} is not answered here", subcommands[index].name);
+            };
+            let arity = Invalid::SubcommandArity {
+                command: place,
+                subcommand: u8::try_from(index).expect("a test counts second words"),
+            };
+            (local, arity)
+        }
+        _ => panic!("{} is not answered here", row.name),
+    }
+}
+
+/// All data lie in the pool's one database, so that is the one a client may choose; 0 is what it
+/// calls it that does not know better.
+fn select(db: &[u8], config: &LocalConfig<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(match scan::canonical_i64(db) {
+        Some(n) if n == 0 || n == i64::from(config.db) => OK,
+        None => b"-ERR value is not an integer or out of range\r\n",
+        Some(n) if i32::try_from(n).is_err() => {
+            b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
+        }
+        Some(_) => b"-ERR DB index is out of range\r\n",
+    });
+}
+
+fn auth(password: &[u8], session: &mut Session, config: &LocalConfig<'_>, out: &mut Vec<u8>) {
+    // compat: twemproxy's words (and those of redis before 6).
+    out.extend_from_slice(if config.password.is_none() {
+        b"-ERR Client sent AUTH, but no password is set\r\n"
+    } else if authenticate(b"default", password, session, config) {
+        OK
+    } else {
+        WRONG_PASSWORD
+    });
+}
+
+/// Checks a password. A wrong one leaves an earlier authentication as it is. Without `redis_auth`
+/// any password of the default user will do, as in a redis without a password.
+fn authenticate(
+    user: &[u8],
+    password: &[u8],
+    session: &mut Session,
+    config: &LocalConfig<'_>,
+) -> bool {
+    let accepted = user == b"default"
+        && config
+            .password
+            .is_none_or(|expected| is_same_secret(password, expected));
+    session.authenticated |= accepted;
+    accepted
+}
+
+/// Compares in a time that depends on the length of `given` alone.
+fn is_same_secret(given: &[u8], expected: &[u8]) -> bool {
+    let mut difference = u8::from(given.len() != expected.len());
+    let mut expected = expected.iter().cycle();
+    for byte in given {
+        difference |= byte ^ expected.next().unwrap_or(&0);
+    }
+    core::hint::black_box(difference) == 0
+}
+
+/// compat: RESP3 is not spoken; `HELLO 3` gets the words of a redis that cannot, and client libraries
+/// then go on with RESP2.
+fn hello(
+    command: &Command<'_>,
+    session: &mut Session,
+    config: &LocalConfig<'_>,
+    out: &mut Vec<u8>,
+) {
+    if command.words > 1 {
+        match scan::canonical_i64(command.text(1)) {
+            Some(2) => {}
+            Some(_) => {
+                out.extend_from_slice(b"-NOPROTO unsupported protocol version\r\n");
+                return;
+            }
+            None => {
+                out.extend_from_slice(
+                    b"-ERR Protocol version is not an integer or out of range\r\n",
+                );
+                return;
+            }
+        }
+    }
+    let Some(options) = HelloOptions::read(command.iter(), out) else {
+        return;
+    };
+    if let Some((user, password)) = options.credentials
+        && !authenticate(user, password, session, config)
+    {
+        out.extend_from_slice(WRONG_PASSWORD);
+        return;
+    }
+    if config.password.is_some() && !session.authenticated {
+        out.extend_from_slice(
+            b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+              HELLO AUTH <user> <pass> option can be used to authenticate the client and select \
+              the RESP protocol version at the same time\r\n",
+        );
+        return;
+    }
+    if let Some(name) = options.name {
+        set_name(name, session);
+    }
+    write_hello(session.id, out);
+}
+
+struct HelloOptions<'a> {
+    credentials: Option<(&'a [u8], &'a [u8])>,
+    name: Option<&'a [u8]>,
+}
+
+impl<'a> HelloOptions<'a> {
+    /// Reads what follows the version; `None` when an error was appended to `out`.
+    fn read(words: Words<'a>, out: &mut Vec<u8>) -> Option<Self> {
+        let mut options = Self {
+            credentials: None,
+            name: None,
+        };
+        let mut texts = words.texts().skip(2);
+        while let Some(option) = texts.next() {
+            if option.eq_ignore_ascii_case(b"AUTH") {
+                if let (Some(user), Some(password)) = (texts.next(), texts.next()) {
+                    options.credentials = Some((user, password));
+                    continue;
+                }
+            } else if option.eq_ignore_ascii_case(b"SETNAME")
+                && let Some(name) = texts.next()
+            {
+                if !is_name(name) {
+                    out.extend_from_slice(BAD_NAME);
+                    return None;
+                }
+                options.name = Some(name);
+                continue;
+            }
+            out.extend_from_slice(b"-ERR Syntax error in HELLO option '");
+            push_text(option, option.len(), out);
+            out.extend_from_slice(b"'\r\n");
+            return None;
+        }
+        Some(options)
+    }
+}
+
+fn write_hello(id: u64, out: &mut Vec<u8>) {
+    write_array_header(14, out);
+    for (name, value) in [(&b"server"[..], &b"redis"[..]), (b"version", REDIS_VERSION)] {
+        write_bulk(name, out);
+        write_bulk(value, out);
+    }
+    for (name, value) in [(&b"proto"[..], 2), (b"id", id)] {
+        write_bulk(name, out);
+        write_integer(value, out);
+    }
+    for (name, value) in [(&b"mode"[..], &b"standalone"[..]), (b"role", b"master")] {
+        write_bulk(name, out);
+        write_bulk(value, out);
+    }
+    write_bulk(b"modules", out);
+    write_array_header(0, out);
+}
+
+/// Whether the client is now called `name`; an empty name takes the name away.
+fn set_name(name: &[u8], session: &mut Session) -> bool {
+    let valid = is_name(name);
+    if valid {
+        session.name = (!name.is_empty()).then(|| name.into());
+    }
+    valid
+}
+
+fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|byte| matches!(byte, b'!'..=b'~'))
+}
+
+/// What a client library calls itself is of no use here; the words are those of redis 7.2.
+fn set_info(option: &[u8], out: &mut Vec<u8>) {
+    if option.eq_ignore_ascii_case(b"LIB-NAME") || option.eq_ignore_ascii_case(b"LIB-VER") {
+        out.extend_from_slice(OK);
+    } else {
+        out.extend_from_slice(b"-ERR Unrecognized option '");
+        push_text(option, option.len(), out);
+        out.extend_from_slice(b"'\r\n");
+    }
+}
+
+fn write_integer(n: u64, out: &mut Vec<u8>) {
+    out.push(b':');
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends `AUTH password`, for a new server connection.
 pub fn write_auth(password: &[u8], out: &mut Vec<u8>) {
-    let _ = (password, out);
+    write_array_header(2, out);
+    write_bulk(b"AUTH", out);
+    write_bulk(password, out);
 }
 
 /// Appends `SELECT db`, for a new server connection.
 pub fn write_select(db: u32, out: &mut Vec<u8>) {
-    let _ = (db, out);
+    write_array_header(2, out);
+    write_bulk(b"SELECT", out);
+    write_bulk(itoa::Buffer::new().format(db).as_bytes(), out);
 }
 
 /// Whether the server's answer to our AUTH lets us go on: `+OK`, or one of the answers that say no
-/// password is set there.
+/// password is set there (redis before 6, redis since).
 #[must_use]
 pub fn auth_accepted(response: &[u8]) -> bool {
-    let _ = response;
-    true
+    response.starts_with(b"+")
+        || response.starts_with(b"-ERR Client sent AUTH, but no password is set")
+        || response.starts_with(
+            b"-ERR AUTH <password> called without any password configured for the default user",
+        )
 }
+
+#[cfg(test)]
+mod tests;

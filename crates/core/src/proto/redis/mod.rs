@@ -1,27 +1,45 @@
 //! Redis: RESP2 arrays and inline commands from clients, RESP2 replies from servers.
 //!
 //! Source: the RESP specification and the behaviour of redis 7.0.
+//!
+//! | module | knows |
+//! |---|---|
+//! | `commands` | the command table: how each command is served, where its keys stand |
+//! | `words` | the words of a complete request |
+//! | `keys` | which words of a request are keys |
+//! | [`request`], [`inline`] | where a request ends, and what it is |
+//! | `invalid` | redis' words for what is wrong with a request |
+//! | [`response`] | where a response ends |
+//! | [`split`], [`merge`] | requests for several servers |
+//! | [`local`] | what the proxy answers itself |
 
+mod commands;
+#[rustfmt::skip] // generated
+mod commands_table;
 pub mod inline;
+mod invalid;
+mod keys;
 pub mod local;
 pub mod merge;
 pub mod request;
 pub mod response;
 pub mod split;
+mod words;
 
 use alloc::vec::Vec;
 
-/// What is wrong with a request (being filled).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Invalid {
-    /// `-ERR Protocol error: ...`
-    Protocol,
+pub use invalid::Invalid;
+
+/// Appends a bulk string.
+fn write_bulk(text: &[u8], out: &mut Vec<u8>) {
+    write_header(b'$', text.len(), out);
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
 }
 
-impl Invalid {
-    /// See [`super::Invalid::write`].
-    pub fn write(self, frame: &[u8], out: &mut Vec<u8>) {
-        let _ = frame;
-        out.extend_from_slice(b"-ERR Protocol error\r\n");
-    }
+/// Appends a header line: the length of a bulk string or the size of an array.
+fn write_header(kind: u8, n: usize, out: &mut Vec<u8>) {
+    out.push(kind);
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }

@@ -1,17 +1,500 @@
 //! Framing and classification of redis requests.
+//!
+//! A frame is `*<words>` and then `$<length>`, the word itself, for each word; every line and word
+//! ends in `CRLF`. What does not begin with `*` is an inline command, a line of words.
+//!
+//! Invariants:
+//! 1. No byte is looked at twice: `at` only grows within a frame, and the search for the end of an
+//!    unfinished line goes on at `scanned`.
+//! 2. Nothing is forwarded that a server could read in another way. Redis skips the byte after a
+//!    header's `CR` and the two bytes after a word without a look; here they must be `LF` and
+//!    `CRLF`, so that servers that do look agree with us, and so that a length that is wrong by a
+//!    few bytes is noticed at once.
+//! 3. A frame is never longer than the limit: the least length that its headers promise is checked
+//!    at each header, before the bytes are waited for.
+//! 4. A refused large frame passes in pieces ([`Parse::Skip`]) and is still read word by word, so
+//!    that the next request is found.
 
-use crate::proto::{Parse, RequestLimits};
+use super::Invalid;
+use super::commands::{self, Keys, Serve};
+use super::keys::{self, Located};
+use super::words::{Command, HEAD_WORDS};
+use crate::limits::{
+    REDIS_ARGS_MAX, REDIS_BULK_LEN_MAX, REDIS_INLINE_LEN_MAX, REDIS_UNAUTHENTICATED_ARGS_MAX,
+    REDIS_UNAUTHENTICATED_BULK_LEN_MAX,
+};
+use crate::num::{to_u32, to_u64, to_usize};
+use crate::proto::{self, Merge, Parse, Request, RequestLimits, Route, Span, Then, scan};
 
 /// Resumable position within one request.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestParser {}
+pub struct RequestParser {
+    /// Everything before this is read: the start of a header line, or of a word if `word` is set.
+    at: u32,
+    /// The unfinished line from `at` has no end in its first `scanned` bytes.
+    scanned: u32,
+    /// Words announced; 0 at the start of a frame.
+    words: u32,
+    /// Words read, less than `words`.
+    read: u32,
+    /// Length of the word that begins at `at`; when swallowing, what is left of it.
+    word: Option<u32>,
+    /// The frame was refused, its bytes are dropped.
+    is_swallowing: bool,
+    /// The first words read.
+    head: [Span; HEAD_WORDS],
+}
+
+/// What a header line says.
+enum Header {
+    /// This number; the next byte is there.
+    Number(u32, usize),
+    /// Its end is not there yet.
+    Unfinished,
+    /// It cannot be read.
+    Invalid(Invalid),
+    /// An array without words.
+    Empty(usize),
+}
+
+/// Bytes of the shortest word: `$0`, and two line ends.
+const WORD_LEN_MIN: u64 = 6;
 
 impl RequestParser {
     /// See [`crate::proto::RequestParser::parse`].
+    #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
-        let _ = limits;
-        Parse::Incomplete {
-            need: bytes.len() + 1,
+        if self.words == 0
+            && let Some(parse) = self.begin(bytes, limits)
+        {
+            return parse;
+        }
+        if self.is_swallowing {
+            return self.swallow(bytes, limits);
+        }
+        self.read_words(bytes, limits)
+    }
+
+    /// Reads the number of words; `None` when they follow.
+    #[inline]
+    fn begin(&mut self, bytes: &[u8], limits: &RequestLimits) -> Option<Parse> {
+        let Some((&b'*', text)) = bytes.split_first() else {
+            return Some(self.read_inline(bytes, limits));
+        };
+        let (words, next) = match scan::short_header(text) {
+            Some((words @ 1.., len)) => (words, 1 + len),
+            _ => match self.count(bytes) {
+                Header::Number(words, next) => (words, next),
+                Header::Unfinished => {
+                    return Some(Parse::Incomplete {
+                        need: bytes.len() + 1,
+                    });
+                }
+                Header::Invalid(invalid) => return Some(self.close(invalid, 0)),
+                Header::Empty(len) => {
+                    self.reset();
+                    return Some(Parse::Skip { len });
+                }
+            },
+        };
+        if limits.unauthenticated && words > REDIS_UNAUTHENTICATED_ARGS_MAX {
+            return Some(self.close(Invalid::UnauthenticatedMultibulk, 0));
+        }
+        self.words = words;
+        self.at = to_u32(next);
+        self.scanned = 0;
+        if to_u64(next) + u64::from(words) * WORD_LEN_MIN > u64::from(limits.frame_len_max) {
+            return Some(self.refuse(next));
+        }
+        None
+    }
+
+    /// Reads words until the frame is complete or the bytes end.
+    #[inline]
+    fn read_words(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
+        let mut at = to_usize(self.at);
+        let mut word = self.word;
+        loop {
+            let len = match word {
+                Some(len) => len,
+                None => match self.word_header(bytes, at, limits) {
+                    Header::Number(len, next) => {
+                        at = next;
+                        let rest = u64::from(self.words - self.read - 1) * WORD_LEN_MIN;
+                        let least = to_u64(at) + u64::from(len) + 2 + rest;
+                        if least > u64::from(limits.frame_len_max) {
+                            self.word = Some(len);
+                            return self.refuse(at);
+                        }
+                        len
+                    }
+                    Header::Unfinished => return self.wait_for_header(bytes.len(), at, limits),
+                    Header::Invalid(invalid) => return self.close(invalid, at),
+                    Header::Empty(_) => unreachable!("only the number of words can be none"),
+                },
+            };
+            let end = at + to_usize(len);
+            match bytes.get(end..end + 2) {
+                Some(b"\r\n") => {}
+                Some(_) => return self.close(Invalid::BulkLength, at),
+                None => {
+                    self.at = to_u32(at);
+                    self.word = Some(len);
+                    let rest = u64::from(self.words - self.read - 1) * WORD_LEN_MIN;
+                    return Parse::Incomplete {
+                        need: least_len(to_u64(end) + 2 + rest, limits),
+                    };
+                }
+            }
+            if let Some(slot) = self.head.get_mut(to_usize(self.read)) {
+                *slot = Span {
+                    start: to_u32(at),
+                    end: to_u32(end),
+                };
+            }
+            at = end + 2;
+            word = None;
+            self.read += 1;
+            if self.read == self.words {
+                let command = Command {
+                    frame: &bytes[..at],
+                    words: self.words,
+                    head: self.head,
+                };
+                self.reset();
+                return classify(&command);
+            }
         }
     }
+
+    fn wait_for_header(&mut self, len: usize, at: usize, limits: &RequestLimits) -> Parse {
+        self.at = to_u32(at);
+        self.word = None;
+        let rest = u64::from(self.words - self.read) * WORD_LEN_MIN;
+        // A line is waited for even at the limit: whether it is a header is known at its end only,
+        // which `line_end` bounds.
+        Parse::Incomplete {
+            need: least_len(to_u64(at) + rest, limits).max(len + 1),
+        }
+    }
+
+    /// The number of words.
+    #[cold]
+    fn count(&mut self, bytes: &[u8]) -> Header {
+        let (cr, next) = match self.line_end(bytes, 0, Invalid::CountTooLong) {
+            Ok(Some(end)) => end,
+            Ok(None) => return Header::Unfinished,
+            Err(invalid) => return Header::Invalid(invalid),
+        };
+        match scan::canonical_i64(&bytes[1..cr]).map(u32::try_from) {
+            _ if bytes[cr + 1] != b'\n' => Header::Invalid(Invalid::MultibulkLength),
+            Some(Ok(words @ 1..=REDIS_ARGS_MAX)) => Header::Number(words, next),
+            Some(Ok(0)) => Header::Empty(next),
+            // compat: like redis, any number below 0 is as good as 0.
+            Some(Err(_)) if bytes[1] == b'-' => Header::Empty(next),
+            _ => Header::Invalid(Invalid::MultibulkLength),
+        }
+    }
+
+    /// The length of the word whose header begins at `at`.
+    #[inline]
+    fn word_header(&mut self, bytes: &[u8], at: usize, limits: &RequestLimits) -> Header {
+        if let Some((b'$', text)) = bytes.get(at..).and_then(<[u8]>::split_first)
+            && let Some((len, header_len)) = scan::short_header(text)
+        {
+            self.scanned = 0;
+            return Header::Number(len, at + 1 + header_len);
+        }
+        self.long_word_header(bytes, at, limits)
+    }
+
+    fn long_word_header(&mut self, bytes: &[u8], at: usize, limits: &RequestLimits) -> Header {
+        let (cr, next) = match self.line_end(bytes, at, Invalid::BulkLengthTooLong) {
+            Ok(Some(end)) => end,
+            Ok(None) => return Header::Unfinished,
+            Err(invalid) => return Header::Invalid(invalid),
+        };
+        if bytes[at] != b'$' {
+            return Header::Invalid(Invalid::ExpectedBulk(bytes[at]));
+        }
+        match scan::canonical_i64(&bytes[at + 1..cr]).map(u32::try_from) {
+            _ if bytes[cr + 1] != b'\n' => Header::Invalid(Invalid::BulkLength),
+            Some(Ok(len @ ..=REDIS_BULK_LEN_MAX)) => {
+                if limits.unauthenticated && len > REDIS_UNAUTHENTICATED_BULK_LEN_MAX {
+                    return Header::Invalid(Invalid::UnauthenticatedBulk);
+                }
+                Header::Number(len, next)
+            }
+            _ => Header::Invalid(Invalid::BulkLength),
+        }
+    }
+
+    /// Finds the `CR` of the line that begins at `start` and the first byte behind the line; `None`
+    /// while `CR` or the byte after it is missing.
+    fn line_end(
+        &mut self,
+        bytes: &[u8],
+        start: usize,
+        too_long: Invalid,
+    ) -> Result<Option<(usize, usize)>, Invalid> {
+        let line = &bytes[start..bytes.len().min(start + REDIS_INLINE_LEN_MAX + 1)];
+        let scanned = to_usize(self.scanned);
+        match memchr::memchr(b'\r', &line[scanned..]) {
+            Some(distance) if start + scanned + distance + 1 < bytes.len() => {
+                self.scanned = 0;
+                let cr = start + scanned + distance;
+                Ok(Some((cr, cr + 2)))
+            }
+            Some(distance) => {
+                self.scanned = to_u32(scanned + distance);
+                Ok(None)
+            }
+            None if line.len() > REDIS_INLINE_LEN_MAX => Err(too_long),
+            None => {
+                self.scanned = to_u32(line.len());
+                Ok(None)
+            }
+        }
+    }
+
+    fn read_inline(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
+        let len_max = REDIS_INLINE_LEN_MAX.min(to_usize(limits.frame_len_max));
+        let line = &bytes[..bytes.len().min(len_max + 1)];
+        let scanned = to_usize(self.scanned);
+        match memchr::memchr(b'\n', &line[scanned..]) {
+            Some(distance) => {
+                let len = scanned + distance + 1;
+                self.reset();
+                if bytes[..len]
+                    .iter()
+                    .all(|&byte| super::inline::is_blank(byte))
+                {
+                    Parse::Skip { len }
+                } else {
+                    Parse::Inline { len }
+                }
+            }
+            None if line.len() > len_max => self.close(Invalid::InlineTooLong, 0),
+            None => {
+                self.scanned = to_u32(line.len());
+                Parse::Incomplete {
+                    need: bytes.len() + 1,
+                }
+            }
+        }
+    }
+
+    /// Refuses the frame for its length. It was read up to `at`.
+    #[cold]
+    fn refuse(&mut self, at: usize) -> Parse {
+        self.is_swallowing = true;
+        self.at = 0;
+        Parse::Invalid {
+            invalid: Invalid::TooLarge.into(),
+            len: at,
+            then: Then::Continue,
+        }
+    }
+
+    /// Drops what there is of a refused frame.
+    #[cold]
+    fn swallow(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
+        let mut at = 0;
+        loop {
+            if let Some(rest) = self.word {
+                let part = to_usize(rest).min(bytes.len() - at);
+                at += part;
+                self.word = Some(rest - to_u32(part));
+                match bytes.get(at..at + 2) {
+                    Some(b"\r\n") => at += 2,
+                    Some(_) if to_usize(rest) == part => {
+                        return self.close(Invalid::BulkLength, at);
+                    }
+                    _ => break,
+                }
+                self.word = None;
+                self.read += 1;
+                if self.read == self.words {
+                    self.reset();
+                    return Parse::Skip { len: at };
+                }
+            }
+            match self.word_header(bytes, at, limits) {
+                Header::Number(len, next) => {
+                    at = next;
+                    self.word = Some(len);
+                }
+                Header::Unfinished => break,
+                Header::Invalid(invalid) => return self.close(invalid, at),
+                Header::Empty(_) => unreachable!("only the number of words can be none"),
+            }
+        }
+        if at == 0 {
+            Parse::Incomplete {
+                need: bytes.len() + 1,
+            }
+        } else {
+            Parse::Skip { len: at }
+        }
+    }
+
+    /// Ends the stream: nothing behind the first `len` bytes can be trusted.
+    #[cold]
+    fn close(&mut self, invalid: Invalid, len: usize) -> Parse {
+        self.reset();
+        Parse::Invalid {
+            invalid: invalid.into(),
+            len,
+            then: Then::Close,
+        }
+    }
+
+    /// Makes ready for the next frame; `head` is written before it is read.
+    #[inline]
+    fn reset(&mut self) {
+        self.at = 0;
+        self.scanned = 0;
+        self.words = 0;
+        self.read = 0;
+        self.word = None;
+        self.is_swallowing = false;
+    }
 }
+
+impl From<Invalid> for proto::Invalid {
+    fn from(invalid: Invalid) -> Self {
+        Self::Redis(invalid)
+    }
+}
+
+/// `len` for memory; headers are checked, so that only unfinished ones promise more than the limit.
+fn least_len(len: u64, limits: &RequestLimits) -> usize {
+    usize::try_from(len.min(u64::from(limits.frame_len_max))).unwrap_or(usize::MAX)
+}
+
+/// Says what the complete request is.
+#[inline]
+fn classify(command: &Command<'_>) -> Parse {
+    let Some(place) = commands::find(command.text(0)) else {
+        return unknown(command);
+    };
+    let row = commands::row(place);
+    let route = match row.serve {
+        Serve::Forward(Keys::One(key)) if u32::from(key) < command.words => {
+            Route::Key(command.head[usize::from(key)])
+        }
+        Serve::Forward(rule) => return keyed(command, place, rule, None),
+        Serve::Split(merge, rule) => return keyed(command, place, rule, Some(merge)),
+        Serve::Local(_) => Route::Local,
+        Serve::Container(_) => return contained(command, place),
+        Serve::Refused(_) => return answer(command, Invalid::Refused { command: place }),
+    };
+    complete(command, place, row.readonly, route)
+}
+
+#[inline]
+fn complete(command: &Command<'_>, place: u16, readonly: bool, route: Route) -> Parse {
+    Parse::Complete(Request {
+        len: to_u32(command.frame.len()),
+        command: place,
+        noreply: false,
+        readonly,
+        route,
+    })
+}
+
+/// An error in the place of the request's response; the stream goes on.
+#[cold]
+fn answer(command: &Command<'_>, invalid: Invalid) -> Parse {
+    Parse::Invalid {
+        invalid: invalid.into(),
+        len: command.frame.len(),
+        then: Then::Continue,
+    }
+}
+
+#[cold]
+fn unknown(command: &Command<'_>) -> Parse {
+    let name = command.text(0);
+    // compat: redis closes on what a browser sends, so that no later line of it is executed.
+    if name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:") {
+        return Parse::Invalid {
+            invalid: Invalid::CrossProtocol.into(),
+            len: command.frame.len(),
+            then: Then::Close,
+        };
+    }
+    answer(command, Invalid::UnknownCommand)
+}
+
+fn keyed(command: &Command<'_>, place: u16, rule: Keys, merge: Option<Merge>) -> Parse {
+    match route(command, rule, merge) {
+        Ok(route) => complete(command, place, commands::row(place).readonly, route),
+        Err(Located::Blocks) => answer(command, Invalid::Blocks { command: place }),
+        Err(_) => answer(command, Invalid::Arity { command: place }),
+    }
+}
+
+/// Where a request goes whose keys follow `rule`.
+fn route(command: &Command<'_>, rule: Keys, merge: Option<Merge>) -> Result<Route, Located> {
+    match keys::locate(rule, command) {
+        Located::Keys(keys) if keys.total() > 1 => Ok(Route::Keys(merge)),
+        Located::Keys(keys) => {
+            let key = match usize::try_from(keys.first) {
+                Ok(first) if first < HEAD_WORDS => command.head[first],
+                _ => command
+                    .iter()
+                    .nth(to_usize(keys.first))
+                    .map(|word| word.text)
+                    .expect("keys are located among the words"),
+            };
+            Ok(Route::Key(key))
+        }
+        Located::Nowhere => Ok(Route::Placeholder),
+        located @ (Located::Missing | Located::Blocks) => Err(located),
+    }
+}
+
+/// A command whose second word says what it is.
+fn contained(command: &Command<'_>, place: u16) -> Parse {
+    let row = commands::row(place);
+    let Serve::Container(subcommands) = row.serve else {
+        unreachable!("the caller looked");
+    };
+    if command.words < 2 {
+        return answer(command, Invalid::Arity { command: place });
+    }
+    let Some(index) = commands::find_subcommand(row.name, subcommands, command.text(1)) else {
+        return answer(command, Invalid::UnknownSubcommand { command: place });
+    };
+    let subcommand = u8::try_from(index).expect("a test counts second words");
+    let sub = &subcommands[index];
+    let route = match sub.serve {
+        Serve::Forward(rule) => match route(command, rule, None) {
+            Ok(route) => route,
+            Err(_) => {
+                return answer(
+                    command,
+                    Invalid::SubcommandArity {
+                        command: place,
+                        subcommand,
+                    },
+                );
+            }
+        },
+        Serve::Local(_) => Route::Local,
+        _ => {
+            return answer(
+                command,
+                Invalid::SubcommandRefused {
+                    command: place,
+                    subcommand,
+                },
+            );
+        }
+    };
+    complete(command, place, sub.readonly, route)
+}
+
+#[cfg(test)]
+mod tests;

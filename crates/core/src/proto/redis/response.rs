@@ -1,16 +1,166 @@
 //! Measuring redis responses.
+//!
+//! A response is a tree of elements; measuring it needs no stack, only how many elements are still to
+//! come: a scalar takes one away, an array of `n` adds `n` and takes itself away. The words of a
+//! line and the bytes of a bulk string are never looked at.
+//!
+//! RESP2 only. A type of RESP3 would be one more arm of `Line::read`: a scalar, a body, or a
+//! multiple of elements.
 
-use crate::proto::ResponseStep;
+use crate::limits::RESPONSE_LINE_LEN_MAX;
+use crate::num::{to_u32, to_u64, to_usize};
+use crate::proto::{ResponseStep, scan};
 
 /// Resumable position within one response.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ResponseParser {}
+pub struct ResponseParser {
+    /// Elements still to come, the current one included; 0 at the start of a response.
+    elements: u64,
+    /// Bytes still to come of the current bulk string; `None` at the start of a line.
+    body: Option<u64>,
+    /// The unfinished line has no end in its first `scanned` bytes.
+    scanned: u32,
+}
+
+/// What one line of a response says.
+enum Line {
+    /// The element ends with the line, after this many bytes.
+    Scalar(usize),
+    /// So many bytes of body follow the line.
+    Body(u64, usize),
+    /// So many elements follow the line.
+    Elements(u64, usize),
+    /// The line's end is not there yet.
+    Unfinished,
+    /// No server says that.
+    Invalid,
+}
 
 impl ResponseParser {
     /// See [`crate::proto::ResponseParser::step`].
+    #[inline]
     pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
-        let _ = bytes;
-        ResponseStep::More(0)
+        let mut at = 0;
+        let mut elements = self.elements.max(1);
+        loop {
+            if let Some(rest) = self.body {
+                match end_of_body(&bytes[at..], rest) {
+                    Body::Ended(len) => at += len,
+                    Body::More(len) => {
+                        self.elements = elements;
+                        self.body = Some(rest - to_u64(len));
+                        return ResponseStep::More(at + len);
+                    }
+                    Body::Invalid => return ResponseStep::Invalid,
+                }
+                self.body = None;
+                elements -= 1;
+            } else {
+                match self.line(&bytes[at..]) {
+                    Line::Scalar(len) => {
+                        at += len;
+                        elements -= 1;
+                    }
+                    Line::Body(body, len) => {
+                        at += len;
+                        self.body = Some(body);
+                    }
+                    Line::Elements(count, len) => {
+                        at += len;
+                        let Some(sum) = (elements - 1).checked_add(count) else {
+                            return ResponseStep::Invalid;
+                        };
+                        elements = sum;
+                    }
+                    Line::Unfinished => {
+                        self.elements = elements;
+                        return ResponseStep::More(at);
+                    }
+                    Line::Invalid => return ResponseStep::Invalid,
+                }
+            }
+            if elements == 0 && self.body.is_none() {
+                self.elements = 0;
+                return ResponseStep::Done(at);
+            }
+        }
+    }
+
+    /// Reads the line that `text` begins with.
+    #[inline]
+    fn line(&mut self, text: &[u8]) -> Line {
+        let Some((&kind, rest)) = text.split_first() else {
+            return Line::Unfinished;
+        };
+        if let Some((n, len)) = scan::short_header(rest) {
+            let len = 1 + len;
+            self.scanned = 0;
+            match kind {
+                b'$' => return Line::Body(u64::from(n), len),
+                b'*' => return Line::Elements(u64::from(n), len),
+                b':' => return Line::Scalar(len),
+                _ => {}
+            }
+        }
+        if let (b'+', [b'O', b'K', b'\r', b'\n', ..]) = (kind, rest) {
+            self.scanned = 0;
+            return Line::Scalar(5);
+        }
+        self.long_line(kind, text)
+    }
+
+    fn long_line(&mut self, kind: u8, text: &[u8]) -> Line {
+        if !matches!(kind, b'+' | b'-' | b':' | b'$' | b'*') {
+            return Line::Invalid;
+        }
+        let scanned = to_usize(self.scanned);
+        let line = &text[..text.len().min(RESPONSE_LINE_LEN_MAX)];
+        let Some(cr) = memchr::memchr(b'\r', &line[scanned..]) else {
+            self.scanned = to_u32(line.len());
+            return if text.len() < RESPONSE_LINE_LEN_MAX {
+                Line::Unfinished
+            } else {
+                Line::Invalid
+            };
+        };
+        let cr = scanned + cr;
+        match text.get(cr + 1) {
+            None => {
+                self.scanned = to_u32(cr);
+                return Line::Unfinished;
+            }
+            Some(b'\n') => self.scanned = 0,
+            Some(_) => return Line::Invalid,
+        }
+        let len = cr + 2;
+        let n = &text[1..cr];
+        match kind {
+            b'+' | b'-' => Line::Scalar(len),
+            b':' if scan::canonical_i64(n).is_some() => Line::Scalar(len),
+            b'$' | b'*' if n == b"-1" => Line::Scalar(len),
+            b'$' => scan::digits_u64(n).map_or(Line::Invalid, |n| Line::Body(n, len)),
+            b'*' => scan::digits_u64(n).map_or(Line::Invalid, |n| Line::Elements(n, len)),
+            _ => Line::Invalid,
+        }
+    }
+}
+
+enum Body {
+    Ended(usize),
+    More(usize),
+    Invalid,
+}
+
+/// Looks for the end of a body of which `rest` bytes and the line end are still to come.
+#[inline]
+fn end_of_body(bytes: &[u8], rest: u64) -> Body {
+    let Some(len) = usize::try_from(rest).ok().filter(|&len| len <= bytes.len()) else {
+        return Body::More(bytes.len());
+    };
+    match bytes[len..] {
+        [b'\r', b'\n', ..] => Body::Ended(len + 2),
+        [] | [b'\r'] => Body::More(len),
+        _ => Body::Invalid,
     }
 }
 
@@ -24,8 +174,24 @@ pub enum Verdict {
 }
 
 /// Judges a response by its first bytes (as many as there are, up to 16 are needed).
+#[inline]
 #[must_use]
 pub fn verdict(head: &[u8]) -> Verdict {
-    let _ = head;
-    Verdict::Healthy
+    let Some((b'-', text)) = head.split_first() else {
+        return Verdict::Healthy;
+    };
+    let word = text
+        .split(|&byte| matches!(byte, b' ' | b'\r'))
+        .next()
+        .unwrap_or_default();
+    // `-BUSYKEY` and `-BUSYGROUP` are no failures: the word must be whole.
+    match word {
+        b"OOM" | b"BUSY" | b"LOADING" | b"MASTERDOWN" if word.len() < text.len() => {
+            Verdict::Failing
+        }
+        _ => Verdict::Healthy,
+    }
 }
+
+#[cfg(test)]
+mod tests;

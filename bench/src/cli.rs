@@ -1,0 +1,400 @@
+//! The command line of the tool.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::ValueExt as _;
+
+use crate::clients::Pace;
+use crate::compare::Comparison;
+use crate::demo::Demo;
+use crate::failure::{Failure, Outcome};
+use crate::net::Addr;
+use crate::process::Pinning;
+use crate::protocol::{Op, Protocol};
+use crate::run::{Progress, Target, Transport, Workload, nutcracker_command};
+use crate::script::Traffic;
+
+/// What the tool is asked to do.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Help,
+    Run(Box<Workload>, Target),
+    Compare(Box<Comparison>),
+    Demo(Demo),
+}
+
+/// What `load --help` prints.
+pub(crate) const USAGE: &str = "\
+Usage: load run [--proxy CMD | --nutcracker PATH | --connect ADDR | --direct] [workload] [placement]
+       load compare --ours PATH --theirs PATH [--pairs N] [--seconds S] [--only TEXT] [--output FILE]
+       load demo --redis-pool ADDR --memcache-pool ADDR --redis-server ADDR... --memcache-server ADDR...
+                 --stats ADDR [--keys N]
+
+One thread holds the clients and the servers behind the proxy; the servers answer from the key alone, and each
+reply is checked. The result is one line for people on stderr and one line of JSON on stdout.
+
+What to load:
+  --nutcracker PATH      start this proxy with the options of nutcracker
+  --proxy CMD            start this command; {conf} and {dir} stand for the configuration and a private directory
+  --connect ADDR         load what listens there (host:port or /path), with our servers behind it
+  --server-listen ADDR   where a canned server listens (with --connect; repeatable, port 0 picks one)
+  --pid PID              the process to observe (with --connect)
+  --direct               no proxy: the price of the tool itself
+
+Workload:
+  --protocol redis|memcache    (redis)
+  --op get|set|mget|mset       (get)
+  --keys N                     keys of one mget or mset (10)
+  --value-size BYTES           (32)
+  --clients N                  (50)
+  --servers N                  (2)
+  --depth N                    requests that each client keeps in flight (1)
+  --rate N                     open loop: N requests per second in total, instead of --depth
+  --seconds S                  measured time (5)
+  --requests N                 end after N measured requests
+  --warmup S                   (0.5)
+  --transport tcp|unix         (tcp)
+  --pool-line 'KEY: VALUE'     a further line of the pool's configuration (repeatable)
+
+Placement:
+  --cpus TOOL,PROXY | none     (the first two CPUs we may use)
+  --quiet                      no line per second
+";
+
+/// Reads the command line, without the name of the program.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Outcome<Task> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let verb = next(&mut parser)?.unwrap_or_default();
+    match verb.as_str() {
+        "run" => parse_run(&mut parser),
+        "compare" => parse_compare(&mut parser),
+        "demo" => parse_demo(&mut parser),
+        "" | "help" | "--help" => Ok(Task::Help),
+        _ => Err(Failure::new(format!(
+            "'{verb}' is none of run, compare, demo"
+        ))),
+    }
+}
+
+fn parse_run(parser: &mut lexopt::Parser) -> Outcome<Task> {
+    let mut workload = default_workload();
+    let mut target = None;
+    let mut servers = Vec::new();
+    let mut pid = None;
+    let mut keys = 10;
+    while let Some(arg) = next(parser)? {
+        match arg.as_str() {
+            "--proxy" => target = Some(Target::Start(text(parser)?)),
+            "--nutcracker" => target = Some(Target::Start(nutcracker_command(&text(parser)?))),
+            "--connect" => {
+                let pool = Addr::parse(&text(parser)?)?;
+                target = Some(Target::Running {
+                    pool,
+                    servers: Vec::new(),
+                    pid: None,
+                });
+            }
+            "--direct" => target = Some(Target::Direct),
+            "--server-listen" => servers.push(Addr::parse(&text(parser)?)?),
+            "--pid" => pid = Some(number(parser, "--pid")?),
+            "--keys" => keys = bounded(parser, "--keys", KEYS_MAX)?,
+            "--help" => return Ok(Task::Help),
+            other => workload_option(parser, other, &mut workload)?,
+        }
+    }
+    workload.traffic.keys = match workload.traffic.op {
+        Op::Get | Op::Set => 1,
+        Op::Mget | Op::Mset => keys,
+    };
+    if (workload.traffic.protocol, workload.traffic.op) == (Protocol::Memcache, Op::Mset) {
+        return Err(Failure::new("memcache has no mset"));
+    }
+    let target = match target {
+        Some(Target::Running { pool, .. }) => Target::Running { pool, servers, pid },
+        Some(target) if servers.is_empty() && pid.is_none() => target,
+        Some(_) => {
+            return Err(Failure::new(
+                "--server-listen and --pid go with --connect only",
+            ));
+        }
+        None => {
+            return Err(Failure::new(
+                "say what to load: --nutcracker, --proxy, --connect or --direct",
+            ));
+        }
+    };
+    Ok(Task::Run(Box::new(workload), target))
+}
+
+fn workload_option(
+    parser: &mut lexopt::Parser,
+    option: &str,
+    workload: &mut Workload,
+) -> Outcome<()> {
+    match option {
+        "--protocol" => workload.traffic.protocol = Protocol::parse(&text(parser)?)?,
+        "--op" => workload.traffic.op = Op::parse(&text(parser)?)?,
+        "--value-size" => {
+            workload.traffic.value_size = bounded(parser, "--value-size", VALUE_SIZE_MAX)?;
+        }
+        "--clients" => workload.clients = bounded(parser, "--clients", CLIENTS_MAX)?,
+        "--servers" => workload.servers = bounded(parser, "--servers", SERVERS_MAX)?,
+        "--depth" => {
+            workload.pace = Pace::Closed {
+                depth: bounded(parser, "--depth", DEPTH_MAX)?,
+            };
+        }
+        "--rate" => {
+            workload.pace = Pace::Open {
+                rate: u64::from(bounded(parser, "--rate", RATE_MAX)?),
+            };
+        }
+        "--seconds" => workload.duration = seconds(parser, "--seconds")?,
+        "--requests" => workload.requests = Some(number(parser, "--requests")?),
+        "--warmup" => workload.warmup = seconds(parser, "--warmup")?,
+        "--transport" => {
+            workload.transport = match text(parser)?.as_str() {
+                "tcp" => Transport::Tcp,
+                "unix" => Transport::Unix,
+                other => {
+                    return Err(Failure::new(format!(
+                        "transport '{other}' is neither tcp nor unix"
+                    )));
+                }
+            };
+        }
+        "--pool-line" => workload.pool_lines.push(text(parser)?),
+        "--cpus" => workload.pinning = cpus(&text(parser)?)?,
+        "--quiet" => workload.progress = Progress::Silent,
+        other => return Err(unexpected(other)),
+    }
+    Ok(())
+}
+
+fn parse_compare(parser: &mut lexopt::Parser) -> Outcome<Task> {
+    let mut ours = None;
+    let mut theirs = None;
+    let mut comparison = Comparison {
+        ours: String::new(),
+        theirs: String::new(),
+        pairs: 3,
+        duration: Duration::from_millis(1500),
+        only: None,
+        output: None,
+        pinning: Pinning::of_this_machine(),
+    };
+    while let Some(arg) = next(parser)? {
+        match arg.as_str() {
+            "--ours" => ours = Some(text(parser)?),
+            "--theirs" => theirs = Some(text(parser)?),
+            "--pairs" => comparison.pairs = bounded(parser, "--pairs", PAIRS_MAX)?,
+            "--seconds" => comparison.duration = seconds(parser, "--seconds")?,
+            "--only" => comparison.only = Some(text(parser)?),
+            "--output" => comparison.output = Some(PathBuf::from(text(parser)?)),
+            "--cpus" => comparison.pinning = cpus(&text(parser)?)?,
+            "--help" => return Ok(Task::Help),
+            other => return Err(unexpected(other)),
+        }
+    }
+    let (Some(ours), Some(theirs)) = (ours, theirs) else {
+        return Err(Failure::new("a comparison needs --ours and --theirs"));
+    };
+    Ok(Task::Compare(Box::new(Comparison {
+        ours,
+        theirs,
+        ..comparison
+    })))
+}
+
+fn parse_demo(parser: &mut lexopt::Parser) -> Outcome<Task> {
+    let mut redis_pool = None;
+    let mut memcache_pool = None;
+    let mut stats = None;
+    let mut redis_servers = Vec::new();
+    let mut memcache_servers = Vec::new();
+    let mut keys = 4000;
+    while let Some(arg) = next(parser)? {
+        match arg.as_str() {
+            "--redis-pool" => redis_pool = Some(Addr::parse(&text(parser)?)?),
+            "--memcache-pool" => memcache_pool = Some(Addr::parse(&text(parser)?)?),
+            "--stats" => stats = Some(Addr::parse(&text(parser)?)?),
+            "--redis-server" => redis_servers.push(Addr::parse(&text(parser)?)?),
+            "--memcache-server" => memcache_servers.push(Addr::parse(&text(parser)?)?),
+            "--keys" => keys = bounded(parser, "--keys", DEMO_KEYS_MAX)?.max(DEMO_KEYS_MIN),
+            "--help" => return Ok(Task::Help),
+            other => return Err(unexpected(other)),
+        }
+    }
+    let (Some(redis_pool), Some(memcache_pool), Some(stats)) = (redis_pool, memcache_pool, stats)
+    else {
+        return Err(Failure::new(
+            "a demonstration needs --redis-pool, --memcache-pool and --stats",
+        ));
+    };
+    Ok(Task::Demo(Demo {
+        redis_pool,
+        redis_servers,
+        memcache_pool,
+        memcache_servers,
+        stats,
+        keys,
+    }))
+}
+
+fn default_workload() -> Workload {
+    Workload {
+        traffic: Traffic {
+            protocol: Protocol::Redis,
+            op: Op::Get,
+            keys: 1,
+            value_size: 32,
+        },
+        pace: Pace::Closed { depth: 1 },
+        clients: 50,
+        servers: 2,
+        warmup: Duration::from_millis(500),
+        duration: Duration::from_secs(5),
+        requests: None,
+        transport: Transport::Tcp,
+        pool_lines: Vec::new(),
+        pinning: Pinning::of_this_machine(),
+        progress: Progress::Shown,
+    }
+}
+
+/// The name of the next option, `--` and all; `None` at the end.
+fn next(parser: &mut lexopt::Parser) -> Outcome<Option<String>> {
+    let arg = parser
+        .next()
+        .map_err(|error| Failure::new(error.to_string()))?;
+    Ok(arg.map(|arg| match arg {
+        lexopt::Arg::Long(name) => format!("--{name}"),
+        lexopt::Arg::Short('h') => "--help".to_owned(),
+        lexopt::Arg::Short(letter) => format!("-{letter}"),
+        lexopt::Arg::Value(word) => word.to_string_lossy().into_owned(),
+    }))
+}
+
+fn text(parser: &mut lexopt::Parser) -> Outcome<String> {
+    parser
+        .value()
+        .and_then(|value| value.string())
+        .map_err(|error| Failure::new(error.to_string()))
+}
+
+fn number<T: FromStr>(parser: &mut lexopt::Parser, name: &str) -> Outcome<T> {
+    let text = text(parser)?;
+    text.parse()
+        .map_err(|_| Failure::new(format!("{name} '{text}' is not a number")))
+}
+
+/// A number from 1 to `max`.
+fn bounded(parser: &mut lexopt::Parser, name: &str, max: u32) -> Outcome<u32> {
+    let value = number(parser, name)?;
+    if (1..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Failure::new(format!(
+            "{name} {value} is not between 1 and {max}"
+        )))
+    }
+}
+
+fn seconds(parser: &mut lexopt::Parser, name: &str) -> Outcome<Duration> {
+    let value: f64 = number(parser, name)?;
+    if (0.0..=SECONDS_MAX).contains(&value) {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err(Failure::new(format!(
+            "{name} {value} is not between 0 and {SECONDS_MAX}"
+        )))
+    }
+}
+
+fn cpus(text: &str) -> Outcome<Option<Pinning>> {
+    if text == "none" {
+        return Ok(None);
+    }
+    text.split_once(',')
+        .and_then(|(tool, proxy)| {
+            Some(Pinning {
+                tool: tool.parse().ok()?,
+                proxy: proxy.parse().ok()?,
+            })
+        })
+        .filter(|pinning| pinning.tool.max(pinning.proxy) < rustix::thread::CpuSet::MAX_CPU)
+        .map(Some)
+        .ok_or_else(|| Failure::new(format!("--cpus '{text}' is neither TOOL,PROXY nor none")))
+}
+
+fn unexpected(option: &str) -> Failure {
+    Failure::new(format!("unexpected '{option}'"))
+}
+
+const KEYS_MAX: u32 = 1000;
+const VALUE_SIZE_MAX: u32 = 64 * 1024 * 1024;
+const CLIENTS_MAX: u32 = 100_000;
+const SERVERS_MAX: u32 = 1000;
+const DEPTH_MAX: u32 = 100_000;
+const RATE_MAX: u32 = 100_000_000;
+const PAIRS_MAX: u32 = 1000;
+/// One multi-key read.
+const DEMO_KEYS_MIN: u32 = crate::demo::BATCH;
+const DEMO_KEYS_MAX: u32 = 10_000_000;
+const SECONDS_MAX: f64 = 86_400.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Outcome<Task> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn refusal(line: &str) -> String {
+        parsed(line)
+            .expect_err("a command line that is refused")
+            .to_string()
+    }
+
+    #[test]
+    fn a_run_takes_its_workload_from_the_options() {
+        let line = "run --direct --protocol memcached --op mget --keys 50 --depth 16 --clients 7 --cpus none";
+        let Ok(Task::Run(workload, Target::Direct)) = parsed(line) else {
+            panic!("not a direct run");
+        };
+        assert_eq!(workload.traffic.protocol, Protocol::Memcache);
+        assert_eq!(workload.traffic.keys, 50);
+        assert_eq!(workload.pace, Pace::Closed { depth: 16 });
+        assert_eq!(workload.clients, 7);
+        assert_eq!(workload.pinning, None);
+    }
+
+    #[test]
+    fn keys_count_only_where_a_request_has_many() {
+        let Ok(Task::Run(workload, _)) = parsed("run --direct --op get --keys 50") else {
+            panic!("not a run");
+        };
+        assert_eq!(workload.traffic.keys, 1);
+    }
+
+    #[test]
+    fn senseless_command_lines_are_refused_with_a_reason() {
+        for (line, reason) in [
+            ("run", "say what to load"),
+            ("run --direct --depth 0", "not between"),
+            ("run --direct --protocol memcache --op mset", "no mset"),
+            ("run --direct --pid 1", "--connect only"),
+            ("run --connect nowhere", "neither host:port nor /path"),
+            ("run --direct --rate fast", "not a number"),
+            ("run --direct --speed 1", "--speed"),
+            ("compare --ours a", "--theirs"),
+            ("dance", "none of"),
+        ] {
+            assert!(refusal(line).contains(reason), "{line}: {}", refusal(line));
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The client side of a run: who may send when, what was sent, how long each reply took.
+//!
+//! Owns the connections to the pool. Invariants:
+//! 1. `in_flight` of a client equals the requests in `waiting`;
+//! 2. replies are checked in the order of the requests, each byte that says something;
+//! 3. a latency counts from when the request was *meant* to be sent, so a late tool shows up in the result.
+
+use std::collections::VecDeque;
+
+use hdrhistogram::Histogram;
+
+use crate::failure::{During, Failure, Outcome};
+use crate::net::{Addr, Poller, RECV_BLOCK, Stream, Token, token_index};
+use crate::num;
+use crate::script::{Cursor, Mismatch, Script, SetCursor};
+
+/// Latencies in nanoseconds.
+pub(crate) type Latencies = Histogram<u64>;
+
+/// An empty histogram from 1 ns to one minute, three digits.
+pub(crate) fn latencies() -> Latencies {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are fixed and valid")
+}
+
+/// How requests become due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Each client keeps this many requests in flight; a reply makes the next one due.
+    Closed { depth: u32 },
+    /// This many requests per second in total, whatever the replies do.
+    Open { rate: u64 },
+}
+
+#[derive(Debug)]
+enum Check {
+    Ordered(Cursor),
+    Unordered(SetCursor),
+}
+
+impl Check {
+    fn feed(&mut self, script: &Script, input: &[u8]) -> Result<usize, Mismatch> {
+        match self {
+            Self::Ordered(cursor) => cursor.feed(script, input),
+            Self::Unordered(cursor) => cursor.feed(script, input),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: Stream,
+    check: Check,
+    /// The request that becomes due next.
+    next: usize,
+    /// Where in the script's bytes sending goes on, and how many of them are due.
+    position: usize,
+    unsent: usize,
+    in_flight: usize,
+    /// Requests without reply, oldest first: (due at, how many).
+    waiting: VecDeque<(u64, u64)>,
+    /// Whether this client is on the list of those with something to send.
+    is_dirty: bool,
+}
+
+/// All clients of a run.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    script: Script,
+    clients: Vec<Client>,
+    dirty: Vec<u32>,
+    pace: Pace,
+    /// Replies so far.
+    pub(crate) replies: u64,
+    /// From due to reply, of the measured part of the run.
+    pub(crate) latency: Latencies,
+    /// From due to handed to the kernel, of the measured part of an open loop.
+    pub(crate) lag: Latencies,
+    /// Requests that became due so far in an open loop.
+    issued: u64,
+    is_open_for_more: bool,
+}
+
+impl Clients {
+    /// Connects `count` clients and watches them.
+    pub(crate) fn connect(
+        addr: &Addr,
+        count: u32,
+        script: Script,
+        pace: Pace,
+        poller: &Poller,
+    ) -> Outcome<Self> {
+        let count = usize::try_from(count).during(|| "the number of clients".to_owned())?;
+        let mut clients = Vec::with_capacity(count);
+        for index in 0..count {
+            let stream = Stream::connect(addr).during(|| format!("connecting to {addr}"))?;
+            poller.add(&stream, Token::Client(token_index(index)))?;
+            let start = script.start_of(index, count);
+            clients.push(Client {
+                stream,
+                check: if script.traffic.is_unordered() {
+                    Check::Unordered(SetCursor::new(&script, start))
+                } else {
+                    Check::Ordered(Cursor::new(start))
+                },
+                next: start,
+                position: script.request(start).start,
+                unsent: 0,
+                in_flight: 0,
+                waiting: VecDeque::new(),
+                is_dirty: false,
+            });
+        }
+        Ok(Self {
+            script,
+            clients,
+            dirty: Vec::with_capacity(count),
+            pace,
+            replies: 0,
+            latency: latencies(),
+            lag: latencies(),
+            issued: 0,
+            is_open_for_more: true,
+        })
+    }
+
+    /// Makes the first requests of a closed loop due.
+    pub(crate) fn start(&mut self, now: u64) {
+        if let Pace::Closed { depth } = self.pace {
+            for index in 0..self.clients.len() {
+                self.queue(index, now, u64::from(depth));
+            }
+        }
+    }
+
+    /// Makes what an open loop owes by `now` due; `now` counts from the start of the loop.
+    pub(crate) fn keep_pace(&mut self, now: u64) {
+        let Pace::Open { rate } = self.pace else {
+            return;
+        };
+        if !self.is_open_for_more {
+            return;
+        }
+        loop {
+            let due = due_at(self.issued, rate);
+            if due > now {
+                break;
+            }
+            let client = num::index(self.issued % num::wide(self.clients.len()));
+            self.queue(client, due, 1);
+            self.issued += 1;
+        }
+    }
+
+    /// No request becomes due any more; those in flight are still awaited.
+    pub(crate) fn finish(&mut self) {
+        self.is_open_for_more = false;
+    }
+
+    /// Requests sent or due whose replies are missing.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.clients.iter().map(|client| client.in_flight).sum()
+    }
+
+    /// Forgets the latencies so far: the measured part begins.
+    pub(crate) fn reset_latencies(&mut self) {
+        self.latency.reset();
+        self.lag.reset();
+    }
+
+    /// Reads and checks what the proxy sent to a client.
+    pub(crate) fn handle_readable(
+        &mut self,
+        index: u32,
+        block: &mut [u8],
+        now: u64,
+    ) -> Outcome<()> {
+        let index = num::index(u64::from(index));
+        loop {
+            let client = &mut self.clients[index];
+            let got = client
+                .stream
+                .recv(block)
+                .during(|| format!("client {index}: reading"))?;
+            let Some(got) = got else { return Ok(()) };
+            if got == 0 {
+                return Err(Failure::new(format!(
+                    "client {index}: the proxy closed the connection with {} requests in flight",
+                    client.in_flight
+                )));
+            }
+            let completed = client
+                .check
+                .feed(&self.script, &block[..got])
+                .map_err(|mismatch| {
+                    Failure::new(format!(
+                        "client {index}: wrong reply: \"{}\" instead of \"{}\"",
+                        mismatch.got.escape_ascii(),
+                        mismatch.expected.escape_ascii()
+                    ))
+                })?;
+            self.take_replies(index, completed, now)?;
+            if got < RECV_BLOCK {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes on where the kernel took nothing more.
+    pub(crate) fn handle_writable(&mut self, index: u32) {
+        let client = &mut self.clients[num::index(u64::from(index))];
+        if client.unsent > 0 && !client.is_dirty {
+            client.is_dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// Sends all that is due: the end of a tick. `now` tells the time for the tool's own lag.
+    pub(crate) fn flush(&mut self, now: impl Fn() -> u64) -> Outcome<()> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            let client = &mut self.clients[num::index(u64::from(index))];
+            client.is_dirty = false;
+            while client.unsent > 0 {
+                let end = (client.position + client.unsent).min(self.script.requests.len());
+                let bytes = &self.script.requests[client.position..end];
+                let sent = client
+                    .stream
+                    .send(bytes)
+                    .during(|| format!("client {index}: writing"))?;
+                let Some(sent) = sent else { break };
+                client.unsent -= sent;
+                client.position += sent;
+                if client.position == self.script.requests.len() {
+                    client.position = 0;
+                }
+            }
+            if matches!(self.pace, Pace::Open { .. })
+                && let Some((due, _)) = client.waiting.back()
+            {
+                self.lag.saturating_record(now().saturating_sub(*due));
+            }
+        }
+        self.dirty = dirty;
+        Ok(())
+    }
+
+    fn take_replies(&mut self, index: usize, completed: usize, now: u64) -> Outcome<()> {
+        let client = &mut self.clients[index];
+        let mut left = num::wide(completed);
+        while left > 0 {
+            let Some((due, count)) = client.waiting.front_mut() else {
+                return Err(Failure::new(format!(
+                    "client {index}: more replies than requests"
+                )));
+            };
+            let part = left.min(*count);
+            self.latency
+                .saturating_record_n(now.saturating_sub(*due).max(1), part);
+            *count -= part;
+            left -= part;
+            if *count == 0 {
+                client.waiting.pop_front();
+            }
+        }
+        client.in_flight -= completed;
+        self.replies += num::wide(completed);
+        if completed > 0 && self.is_open_for_more && matches!(self.pace, Pace::Closed { .. }) {
+            self.queue(index, now, num::wide(completed));
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, index: usize, due: u64, count: u64) {
+        let client = &mut self.clients[index];
+        for _ in 0..count {
+            client.unsent += self.script.request(client.next).len();
+            client.next += 1;
+            if client.next == self.script.len() {
+                client.next = 0;
+            }
+        }
+        client.in_flight += num::index(count);
+        client.waiting.push_back((due, count));
+        if !client.is_dirty {
+            client.is_dirty = true;
+            self.dirty.push(token_index(index));
+        }
+    }
+}
+
+/// When request number `n` of an open loop is due, nanoseconds after its start.
+fn due_at(n: u64, rate: u64) -> u64 {
+    // Split so that the product stays within 64 bits for any run that ends.
+    n / rate * 1_000_000_000 + n % rate * 1_000_000_000 / rate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_loop_requests_are_due_at_equal_distances() {
+        assert_eq!(due_at(0, 1000), 0);
+        assert_eq!(due_at(1, 1000), 1_000_000);
+        assert_eq!(due_at(2500, 1000), 2_500_000_000);
+        assert_eq!(due_at(3, 7), 428_571_428);
+    }
+}

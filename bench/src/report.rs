@@ -1,0 +1,141 @@
+//! The result of a run, for people and for scripts.
+
+use serde_json::{Value, json};
+
+use crate::clients::Latencies;
+use crate::num;
+use crate::process::Usage;
+use crate::run::Workload;
+
+/// Percentiles of a histogram, nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: u64,
+    pub(crate) p99: u64,
+    pub(crate) p999: u64,
+    pub(crate) max: u64,
+}
+
+impl Percentiles {
+    pub(crate) fn of(latencies: &Latencies) -> Self {
+        Self {
+            p50: latencies.value_at_quantile(0.5),
+            p99: latencies.value_at_quantile(0.99),
+            p999: latencies.value_at_quantile(0.999),
+            max: latencies.max(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "p50": micros(self.p50), "p99": micros(self.p99),
+            "p999": micros(self.p999), "max": micros(self.max),
+        })
+    }
+}
+
+/// What was measured between the end of the warm-up and the end of the run.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) workload: Workload,
+    pub(crate) requests: u64,
+    pub(crate) elapsed: u64,
+    pub(crate) latency: Percentiles,
+    /// Of the tool itself, in an open loop.
+    pub(crate) lag: Option<Percentiles>,
+    pub(crate) tool: Usage,
+    /// `None` without a process to observe.
+    pub(crate) proxy: Option<Usage>,
+    pub(crate) proxy_rss_kib: u64,
+}
+
+impl Report {
+    pub(crate) fn rate(&self) -> f64 {
+        num::ratio(self.requests, self.elapsed) * 1e9
+    }
+
+    /// Microseconds of proxy CPU per request.
+    pub(crate) fn proxy_cost(&self) -> Option<f64> {
+        self.proxy
+            .map(|usage| num::ratio(usage.cpu, self.requests) / 1e3)
+    }
+
+    /// Share of one CPU that the proxy used.
+    pub(crate) fn proxy_utilisation(&self) -> Option<f64> {
+        self.proxy.map(|usage| num::ratio(usage.cpu, self.elapsed))
+    }
+
+    /// Share of the time in which the proxy could have run but somebody else had its CPU.
+    pub(crate) fn proxy_starvation(&self) -> Option<f64> {
+        self.proxy
+            .map(|usage| num::ratio(usage.starved, self.elapsed))
+    }
+
+    /// One line of JSON.
+    pub(crate) fn json(&self) -> String {
+        let workload = &self.workload;
+        json!({
+            "protocol": workload.traffic.protocol.name(),
+            "op": workload.traffic.op.name(),
+            "keys": workload.traffic.keys,
+            "value_size": workload.traffic.value_size,
+            "clients": workload.clients,
+            "servers": workload.servers,
+            "pace": workload.pace_name(),
+            "requests": self.requests,
+            "seconds": num::float(self.elapsed) / 1e9,
+            "requests_per_second": self.rate(),
+            "errors": 0,
+            "latency_us": self.latency.json(),
+            "lag_us": self.lag.map(|lag| lag.json()),
+            "tool_cpu_us_per_request": num::ratio(self.tool.cpu, self.requests) / 1e3,
+            "proxy_cpu_us_per_request": self.proxy_cost(),
+            "proxy_utilisation": self.proxy_utilisation(),
+            "proxy_starvation": self.proxy_starvation(),
+            "proxy_context_switches": self.proxy.map(|usage| usage.switches),
+            "proxy_rss_kib": self.proxy.map(|_| self.proxy_rss_kib),
+        })
+        .to_string()
+    }
+
+    /// One line for people.
+    pub(crate) fn human(&self) -> String {
+        let mut line = format!(
+            "{}: {} requests in {:.2} s, {:.0}/s, every reply checked; us p50 {:.1} p99 {:.1} p99.9 {:.1} max {:.0}; tool {:.2} us/request",
+            self.workload.title(),
+            self.requests,
+            num::float(self.elapsed) / 1e9,
+            self.rate(),
+            micros(self.latency.p50),
+            micros(self.latency.p99),
+            micros(self.latency.p999),
+            micros(self.latency.max),
+            num::ratio(self.tool.cpu, self.requests) / 1e3,
+        );
+        if let Some(((cost, utilisation), starvation)) = self
+            .proxy_cost()
+            .zip(self.proxy_utilisation())
+            .zip(self.proxy_starvation())
+        {
+            line.push_str(&format!(
+                "; proxy {cost:.2} us/request at {:.0} % of a CPU, starved {:.1} %, {} KiB",
+                utilisation * 100.0,
+                starvation * 100.0,
+                self.proxy_rss_kib
+            ));
+        }
+        if let Some(lag) = self.lag {
+            line.push_str(&format!("; own lag p99 {:.1} us", micros(lag.p99)));
+            if lag.p99.saturating_mul(10) > self.latency.p99 {
+                line.push_str(
+                    " (over a tenth of the latency: the tool was too slow, reject this run)",
+                );
+            }
+        }
+        line
+    }
+}
+
+fn micros(nanos: u64) -> f64 {
+    num::float(nanos) / 1e3
+}

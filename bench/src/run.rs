@@ -1,0 +1,386 @@
+//! One run: canned servers, proxy, clients, one loop on one thread.
+//!
+//! A tick: wait, read and answer at all ready sockets, then send once per connection. The measured part starts
+//! after the warm-up and ends while the load is still on; then no request is sent any more and each reply that
+//! is missing must arrive. A run in which one reply was wrong, missing or too many has no result.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::clients::{Clients, Pace};
+use crate::failure::{During, Failure, Outcome};
+use crate::net::{Addr, Poller, RECV_BLOCK, Stream, Token, free_port};
+use crate::num;
+use crate::process::{LOG, Pinned, Pinning, Proxy, Usage, resident_kib};
+use crate::protocol::{Op, Protocol};
+use crate::report::{Percentiles, Report};
+use crate::script::{Script, Traffic};
+use crate::servers::Servers;
+
+/// What to do and for how long.
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    pub(crate) traffic: Traffic,
+    pub(crate) pace: Pace,
+    pub(crate) clients: u32,
+    pub(crate) servers: u32,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+    /// Ends the measured part earlier when this many replies have come.
+    pub(crate) requests: Option<u64>,
+    pub(crate) transport: Transport,
+    /// Further lines of the pool's configuration.
+    pub(crate) pool_lines: Vec<String>,
+    pub(crate) pinning: Option<Pinning>,
+    pub(crate) progress: Progress,
+}
+
+/// How the tool and a proxy that it starts talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    Unix,
+}
+
+/// Whether to say once per second how far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Shown,
+    Silent,
+}
+
+impl Workload {
+    pub(crate) fn pace_name(&self) -> String {
+        match self.pace {
+            Pace::Closed { depth } => format!("depth {depth}"),
+            Pace::Open { rate } => format!("{rate}/s"),
+        }
+    }
+
+    pub(crate) fn title(&self) -> String {
+        let traffic = &self.traffic;
+        let keys = if matches!(traffic.op, Op::Mget | Op::Mset) {
+            format!(" of {} keys", traffic.keys)
+        } else {
+            String::new()
+        };
+        format!(
+            "{} {}{keys}, {}, {} clients, {} B, {} servers",
+            traffic.protocol.name(),
+            traffic.op.name(),
+            self.pace_name(),
+            self.clients,
+            traffic.value_size,
+            self.servers
+        )
+    }
+}
+
+/// What stands between the clients and the canned servers.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// Start this command; `{conf}` and `{dir}` are filled in.
+    Start(String),
+    /// Something that others started, and its process if it is to be observed.
+    Running {
+        pool: Addr,
+        servers: Vec<Addr>,
+        pid: Option<u32>,
+    },
+    /// Nothing: the clients talk to the first canned server.
+    Direct,
+}
+
+/// Does one run.
+pub(crate) fn run(workload: &Workload, target: &Target) -> Outcome<Report> {
+    let dir = tempfile::tempdir().during(|| "making a directory".to_owned())?;
+    let _on_our_cpu = workload
+        .pinning
+        .map(|pinning| Pinned::to(pinning.tool))
+        .transpose()?;
+    let poller = Poller::new()?;
+    let servers = Servers::listen(
+        &server_addrs(workload, target, dir.path())?,
+        workload.traffic,
+        &poller,
+    )?;
+    let mut proxy = None;
+    let (pool, pid) = match target {
+        Target::Start(command) => {
+            let pool = pool_addr(workload.transport, dir.path())?;
+            let conf = dir.path().join("proxy.yml");
+            fs::write(&conf, config(workload, &pool, &servers.addrs()?))
+                .during(|| "writing the configuration".to_owned())?;
+            let mut started = Proxy::start(command, &conf, dir.path(), workload.pinning)?;
+            started.wait_for(&pool)?;
+            let pid = started.pid();
+            proxy = Some(started);
+            (pool, Some(pid))
+        }
+        Target::Running { pool, pid, .. } => {
+            announce(&servers.addrs()?);
+            wait_for(pool)?;
+            (pool.clone(), *pid)
+        }
+        Target::Direct => (first_of(&servers)?, None),
+    };
+    let script = Script::new(workload.traffic);
+    let clients = Clients::connect(&pool, workload.clients, script, workload.pace, &poller)?;
+    let mut bed = Bed {
+        poller,
+        clients,
+        servers,
+        block: vec![0; RECV_BLOCK],
+        epoch: Instant::now(),
+        observed: pid.map(|pid| pid.to_string()),
+    };
+    bed.measure(workload).map_err(|failure| {
+        let words = proxy.as_ref().map(Proxy::words).unwrap_or_default();
+        Failure::new(format!("{}: {failure}{words}", workload.title()))
+    })
+}
+
+/// Everything that takes part in the loop.
+struct Bed {
+    poller: Poller,
+    clients: Clients,
+    servers: Servers,
+    block: Vec<u8>,
+    epoch: Instant,
+    observed: Option<String>,
+}
+
+/// A moment of the run, for differences.
+struct Mark {
+    at: u64,
+    replies: u64,
+    tool: Usage,
+    proxy: Option<Usage>,
+}
+
+impl Bed {
+    fn measure(&mut self, workload: &Workload) -> Outcome<Report> {
+        let mut progress = Ticker::new(workload);
+        self.clients.start(self.now());
+        let warm = num::nanos(workload.warmup);
+        while self.now() < warm {
+            self.tick(workload.pace)?;
+            progress.show(self.now(), self.clients.replies);
+        }
+        self.clients.reset_latencies();
+        let start = self.mark()?;
+        let end = start.at + num::nanos(workload.duration);
+        let enough = workload
+            .requests
+            .map_or(u64::MAX, |requests| start.replies + requests);
+        while self.now() < end && self.clients.replies < enough {
+            self.tick(workload.pace)?;
+            progress.show(self.now(), self.clients.replies);
+        }
+        let finish = self.mark()?;
+        let proxy_rss_kib = self.observed.as_deref().map_or(0, resident_kib);
+        let report = Report {
+            workload: workload.clone(),
+            requests: finish.replies - start.replies,
+            elapsed: finish.at - start.at,
+            latency: Percentiles::of(&self.clients.latency),
+            lag: matches!(workload.pace, Pace::Open { .. })
+                .then(|| Percentiles::of(&self.clients.lag)),
+            tool: finish.tool.since(&start.tool),
+            proxy: finish
+                .proxy
+                .zip(start.proxy)
+                .map(|(after, before)| after.since(&before)),
+            proxy_rss_kib,
+        };
+        self.drain(workload.pace)?;
+        if report.requests == 0 {
+            return Err(Failure::new("no reply came in the measured time"));
+        }
+        Ok(report)
+    }
+
+    fn tick(&mut self, pace: Pace) -> Outcome<()> {
+        // An open loop spins: it has a CPU of its own, and a sleep would make requests late.
+        let timeout = match pace {
+            Pace::Closed { .. } => WAIT_MAX,
+            Pace::Open { .. } => Duration::ZERO,
+        };
+        let events = self.poller.wait(timeout)?;
+        let now = num::nanos(self.epoch.elapsed());
+        let mut to_accept = Vec::new();
+        for event in events {
+            match event.token {
+                Token::ServerConn(index) => {
+                    if event.readable {
+                        self.servers.handle_readable(index, &mut self.block)?;
+                    }
+                    if event.writable {
+                        self.servers.handle_writable(index);
+                    }
+                }
+                Token::Client(index) => {
+                    if event.readable {
+                        self.clients.handle_readable(index, &mut self.block, now)?;
+                    }
+                    if event.writable {
+                        self.clients.handle_writable(index);
+                    }
+                }
+                Token::Listener(index) => to_accept.push(index),
+            }
+        }
+        for index in to_accept {
+            self.servers.handle_acceptable(index, &self.poller)?;
+        }
+        self.clients.keep_pace(now);
+        self.servers.flush();
+        let epoch = self.epoch;
+        self.clients.flush(|| num::nanos(epoch.elapsed()))
+    }
+
+    /// Waits for the replies that are missing, and sees that no more come.
+    fn drain(&mut self, pace: Pace) -> Outcome<()> {
+        self.clients.finish();
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while self.clients.in_flight() > 0 {
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!(
+                    "{} replies never came",
+                    self.clients.in_flight()
+                )));
+            }
+            self.tick(pace)?;
+        }
+        self.tick(pace)
+    }
+
+    fn mark(&self) -> Outcome<Mark> {
+        let proxy = self.observed.as_deref().map(Usage::of).transpose()?;
+        Ok(Mark {
+            at: self.now(),
+            replies: self.clients.replies,
+            tool: Usage::of("self")?,
+            proxy,
+        })
+    }
+
+    fn now(&self) -> u64 {
+        num::nanos(self.epoch.elapsed())
+    }
+}
+
+/// Longest sleep of a closed loop, so that it ends in time even if the proxy is silent.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One line per second on stderr.
+struct Ticker {
+    shown: Progress,
+    title: String,
+    total: u64,
+    next: u64,
+    replies: u64,
+}
+
+impl Ticker {
+    fn new(workload: &Workload) -> Self {
+        Self {
+            shown: workload.progress,
+            title: workload.title(),
+            total: num::nanos(workload.warmup + workload.duration),
+            next: SECOND,
+            replies: 0,
+        }
+    }
+
+    fn show(&mut self, now: u64, replies: u64) {
+        if now < self.next || self.shown == Progress::Silent {
+            return;
+        }
+        eprintln!(
+            "{}: {} of {} s, {} requests in the last second",
+            self.title,
+            now / SECOND,
+            self.total.div_ceil(SECOND),
+            replies - self.replies
+        );
+        self.next = (now / SECOND + 1) * SECOND;
+        self.replies = replies;
+    }
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+fn server_addrs(workload: &Workload, target: &Target, dir: &Path) -> Outcome<Vec<Addr>> {
+    if let Target::Running { servers, .. } = target {
+        return Ok(servers.clone());
+    }
+    let addrs = (0..workload.servers).map(|index| match workload.transport {
+        Transport::Tcp => Addr::Tcp("127.0.0.1:0".to_owned()),
+        Transport::Unix => Addr::Unix(dir.join(format!("server{index}.sock"))),
+    });
+    Ok(addrs.collect())
+}
+
+fn pool_addr(transport: Transport, dir: &Path) -> Outcome<Addr> {
+    Ok(match transport {
+        Transport::Tcp => Addr::Tcp(format!("127.0.0.1:{}", free_port()?)),
+        Transport::Unix => Addr::Unix(dir.join("pool.sock")),
+    })
+}
+
+fn first_of(servers: &Servers) -> Outcome<Addr> {
+    let addrs = servers.addrs()?;
+    addrs
+        .into_iter()
+        .next()
+        .ok_or_else(|| Failure::new("there is no server to talk to"))
+}
+
+/// The configuration of a proxy with one pool; the same for every proxy under test.
+fn config(workload: &Workload, pool: &Addr, servers: &[Addr]) -> String {
+    let is_redis = workload.traffic.protocol == Protocol::Redis;
+    let mut text = format!(
+        "bench:\n  listen: {pool}\n  hash: fnv1a_64\n  distribution: ketama\n  redis: {is_redis}\n  preconnect: true\n"
+    );
+    for line in &workload.pool_lines {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text.push_str("  servers:\n");
+    for (index, server) in servers.iter().enumerate() {
+        text.push_str(&format!("    - {server}:1 server{index}\n"));
+    }
+    text
+}
+
+fn announce(servers: &[Addr]) {
+    for (index, server) in servers.iter().enumerate() {
+        eprintln!("canned server {index} listens at {server}");
+    }
+}
+
+fn wait_for(pool: &Addr) -> Outcome<()> {
+    let deadline = Instant::now() + RUNNING_TIMEOUT;
+    while let Err(error) = Stream::connect(pool) {
+        if Instant::now() > deadline {
+            return Err(Failure::new(format!("nobody accepts at {pool}: {error}")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Time for a person or a script to start the proxy behind which our servers now listen.
+const RUNNING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The options that nutcracker needs to touch nothing outside the run's directory.
+pub(crate) fn nutcracker_command(program: &str) -> String {
+    format!(
+        "{program} -v 4 -c {{conf}} -o {{dir}}/{LOG} -p {{dir}}/proxy.pid -a {{dir}}/stats.sock"
+    )
+}
+
+#[cfg(test)]
+mod tests;

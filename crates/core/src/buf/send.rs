@@ -1,0 +1,264 @@
+//! Bytes on their way to one peer.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::limits::{FREE_CHUNKS_MAX, SEND_CHUNK_LEN, SEND_MOVE_MIN};
+use crate::num::to_u64;
+
+/// Free memory for send queues, kept for reuse up to [`FREE_CHUNKS_MAX`] chunks.
+#[derive(Debug, Default)]
+pub struct ChunkPool {
+    free: Vec<Vec<u8>>,
+}
+
+impl ChunkPool {
+    /// An empty chunk of [`SEND_CHUNK_LEN`] capacity.
+    #[inline]
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        self.free
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(SEND_CHUNK_LEN))
+    }
+
+    /// Gives a chunk back; anything of another size goes to the allocator.
+    #[inline]
+    pub fn give(&mut self, mut chunk: Vec<u8>) {
+        if chunk.capacity() == SEND_CHUNK_LEN && self.free.len() < FREE_CHUNKS_MAX {
+            chunk.clear();
+            self.free.push(chunk);
+        }
+    }
+}
+
+/// A queue of bytes in segments. Small messages are copied together into chunks, large buffers are
+/// moved in whole. Bytes never move before they are committed.
+///
+/// Invariants: `start <= first.len()`; `len` is the sum of all unsent bytes; `rest` is empty if
+/// `first` is.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    first: Vec<u8>,
+    start: usize,
+    rest: VecDeque<Vec<u8>>,
+    len: u64,
+}
+
+impl SendQueue {
+    /// Bytes waiting.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies `bytes` to the end.
+    #[inline]
+    pub fn append(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
+        self.len += to_u64(bytes.len());
+        let last = self.rest.back_mut().unwrap_or(&mut self.first);
+        if last.capacity() - last.len() >= bytes.len() {
+            last.extend_from_slice(bytes);
+        } else {
+            self.append_more(bytes, pool);
+        }
+    }
+
+    /// The part of [`Self::append`] that needs another segment.
+    #[inline(never)]
+    fn append_more(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
+        let last = self.rest.back_mut().unwrap_or(&mut self.first);
+        let (fits, mut bytes) = bytes.split_at(last.capacity() - last.len());
+        last.extend_from_slice(fits);
+        while !bytes.is_empty() {
+            let mut segment = if bytes.len() > SEND_CHUNK_LEN {
+                Vec::with_capacity(bytes.len())
+            } else {
+                pool.take()
+            };
+            let (now, later) = bytes.split_at(bytes.len().min(segment.capacity()));
+            segment.extend_from_slice(now);
+            self.push_segment(segment);
+            bytes = later;
+        }
+    }
+
+    /// Appends a buffer, by moving it if it is large.
+    pub fn push(&mut self, bytes: Vec<u8>, pool: &mut ChunkPool) {
+        if bytes.len() < SEND_MOVE_MIN {
+            self.append(&bytes, pool);
+            pool.give(bytes);
+        } else {
+            self.len += to_u64(bytes.len());
+            self.push_segment(bytes);
+        }
+    }
+
+    fn push_segment(&mut self, segment: Vec<u8>) {
+        if self.first.is_empty() {
+            // An empty first segment may still own memory only if it never held anything.
+            self.first = segment;
+            self.start = 0;
+        } else {
+            self.rest.push_back(segment);
+        }
+    }
+
+    /// Fills `out` with the first at most `limit` unsent bytes, in order; returns how many slices.
+    #[inline]
+    pub fn slices<'a>(&'a self, limit: u64, out: &mut [&'a [u8]]) -> usize {
+        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut count = 0;
+        let segments =
+            core::iter::once(&self.first[self.start..]).chain(self.rest.iter().map(Vec::as_slice));
+        for segment in segments {
+            if segment.is_empty() || left == 0 || count == out.len() {
+                break;
+            }
+            let shown = &segment[..segment.len().min(left)];
+            left -= shown.len();
+            out[count] = shown;
+            count += 1;
+        }
+        count
+    }
+
+    /// The first `len` bytes were sent.
+    pub fn commit(&mut self, len: usize, pool: &mut ChunkPool) {
+        self.len = self
+            .len
+            .checked_sub(to_u64(len))
+            .expect("no more is sent than was queued");
+        let mut left = len;
+        loop {
+            let unsent = self.first.len() - self.start;
+            if left < unsent {
+                self.start += left;
+                return;
+            }
+            left -= unsent;
+            self.start = 0;
+            let next = self.rest.pop_front().unwrap_or_default();
+            pool.give(mem::replace(&mut self.first, next));
+            if self.first.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Everything unsent as one buffer, leaving the queue empty.
+    #[must_use]
+    pub fn take_all(&mut self, pool: &mut ChunkPool) -> Vec<u8> {
+        let mut all = Vec::new();
+        all.extend_from_slice(&self.first[self.start..]);
+        for segment in &self.rest {
+            all.extend_from_slice(segment);
+        }
+        self.clear(pool);
+        all
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self, pool: &mut ChunkPool) {
+        pool.give(mem::take(&mut self.first));
+        for segment in self.rest.drain(..) {
+            pool.give(segment);
+        }
+        self.start = 0;
+        self.len = 0;
+    }
+
+    /// Panics if the queue contradicts itself.
+    pub fn check_invariants(&self) {
+        assert!(self.start <= self.first.len());
+        assert!(!self.first.is_empty() || self.rest.is_empty());
+        let rest: usize = self.rest.iter().map(Vec::len).sum();
+        assert_eq!(self.len, to_u64(self.first.len() - self.start + rest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn shown(queue: &SendQueue) -> Vec<u8> {
+        let mut out = [&[][..]; 8];
+        let count = queue.slices(u64::MAX, &mut out);
+        out[..count].concat()
+    }
+
+    #[test]
+    fn small_messages_share_a_chunk_and_leave_in_order() {
+        let (mut queue, mut pool) = (SendQueue::default(), ChunkPool::default());
+        queue.append(b"abc", &mut pool);
+        queue.append(b"def", &mut pool);
+        let mut out = [&[][..]; 8];
+        assert_eq!(queue.slices(u64::MAX, &mut out), 1);
+        queue.commit(4, &mut pool);
+        queue.check_invariants();
+        assert_eq!(shown(&queue), b"ef");
+        queue.commit(2, &mut pool);
+        queue.check_invariants();
+        assert!(queue.is_empty());
+        assert_eq!(pool.free.len(), 1);
+    }
+
+    #[test]
+    fn any_mixture_of_sizes_and_commits_keeps_the_stream() {
+        let (mut queue, mut pool) = (SendQueue::default(), ChunkPool::default());
+        let (mut sent, mut expected) = (Vec::new(), Vec::new());
+        for step in 0..200_usize {
+            let len = (step * 7919) % 40_000;
+            let byte = u8::try_from(step % 251).unwrap();
+            let message = vec![byte; len];
+            expected.extend_from_slice(&message);
+            if step % 3 == 0 {
+                queue.push(message, &mut pool);
+            } else {
+                queue.append(&message, &mut pool);
+            }
+            queue.check_invariants();
+            let all = shown(&queue);
+            let take = all.len().min((step * 104_729) % 50_000);
+            sent.extend_from_slice(&all[..take]);
+            queue.commit(take, &mut pool);
+            queue.check_invariants();
+        }
+        sent.extend_from_slice(&queue.take_all(&mut pool));
+        queue.check_invariants();
+        assert!(queue.is_empty());
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn slices_stop_at_the_limit() {
+        let (mut queue, mut pool) = (SendQueue::default(), ChunkPool::default());
+        queue.append(&[1; 10], &mut pool);
+        queue.push(vec![2; SEND_MOVE_MIN], &mut pool);
+        let mut out = [&[][..]; 8];
+        assert_eq!(queue.slices(12, &mut out), 2);
+        assert_eq!(out[1], [2, 2]);
+        assert_eq!(queue.slices(10, &mut out), 1);
+        assert_eq!(queue.slices(0, &mut out), 0);
+    }
+
+    #[test]
+    fn free_chunks_are_bounded() {
+        let mut pool = ChunkPool::default();
+        let chunks: Vec<_> = (0..FREE_CHUNKS_MAX + 5).map(|_| pool.take()).collect();
+        for chunk in chunks {
+            pool.give(chunk);
+        }
+        assert_eq!(pool.free.len(), FREE_CHUNKS_MAX);
+    }
+}

@@ -1,0 +1,76 @@
+//! What the engine asks of the shell.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::closed::Closed;
+use crate::ids::{ClientId, ConnId, ServerConnId, ServerIdx};
+
+/// One thing for the shell to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Open a connection; answer with [`super::Engine::handle_connected`] or
+    /// [`super::Engine::handle_closed`].
+    Connect {
+        /// The connection's id from now on.
+        conn: ServerConnId,
+        /// Whose address.
+        server: ServerIdx,
+    },
+    /// There are bytes to send (at most one pending per connection).
+    Flush(ConnId),
+    /// Read again: `recv_space` was empty and is no longer.
+    ResumeRead(ConnId),
+    /// Close the socket. The id is dead already: no `handle_closed` follows.
+    Close(ConnId),
+    /// Worth a log line.
+    Notice(Notice),
+}
+
+/// A rare fact for humans. The shell words and rate-limits it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// A server was taken off the ring.
+    Ejected(ServerIdx),
+    /// A server is back on the ring.
+    Restored(ServerIdx),
+    /// A server connection ended or could not be made.
+    ServerLost {
+        /// Whose.
+        server: ServerIdx,
+        /// Why.
+        why: Closed,
+    },
+    /// A server sent something that is no response.
+    ServerInvalid(ServerIdx),
+    /// A server did not answer in time.
+    ServerTimedOut(ServerIdx),
+    /// A server refused AUTH or SELECT.
+    ServerRefusedHandshake(ServerIdx),
+    /// A client sent something that is no request.
+    ClientInvalid(ClientId),
+    /// A client did not read its replies, or its bytes came when memory was used up.
+    ClientOutputLimit(ClientId),
+}
+
+/// Actions that wait for [`super::Engine::poll_action`].
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    /// In the order they arose.
+    pub(crate) urgent: VecDeque<Action>,
+    /// Server connections with bytes to send; each at most once.
+    pub(crate) dirty_servers: VecDeque<ServerConnId>,
+    /// Clients with bytes to send; each at most once.
+    pub(crate) dirty_clients: VecDeque<ClientId>,
+    /// Clients whose parsing goes on; each at most once.
+    pub(crate) resume: VecDeque<ClientId>,
+    /// Clients that reached a hard limit and will be closed.
+    pub(crate) doomed: Vec<ClientId>,
+}
+
+impl Outbox {
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.urgent.push_back(Action::Notice(notice));
+    }
+}

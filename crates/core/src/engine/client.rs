@@ -1,0 +1,363 @@
+//! One client's connection: what it sent and what it is owed.
+//!
+//! Requests are answered strictly in the order they came. The *order queue* has one entry per
+//! request in flight; a response that comes early is parked until it is at the head.
+//!
+//! Invariants: `order` is in request order and entry `i` has the sequence number `head_seq + i`;
+//! `parked_live` counts the entries that point into `parked`; with no such entry `parked` is empty.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::mem;
+
+use super::split::SplitId;
+use crate::buf::{ChunkPool, RecvBuf, SendQueue};
+use crate::config::PoolConfig;
+use crate::ids::{PoolIdx, ServerConnId, ServerIdx};
+use crate::limits::{CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, SEND_MOVE_MIN};
+use crate::num::{to_u32, to_u64, to_usize};
+use crate::proto::redis::local::Session;
+use crate::proto::{RequestLimits, RequestParser};
+
+/// What has become of one request.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// A server has it.
+    Waiting,
+    /// Its response is larger than one read and comes before its turn.
+    Partial(Vec<u8>),
+    /// Its response is larger than one read and is passing through to the client.
+    Streaming,
+    /// Several servers have parts of it.
+    Split(SplitId),
+    /// Answered; the response waits for its turn in `parked`.
+    Parked { start: usize, len: u32 },
+    /// Answered; the response waits for its turn in a buffer of its own.
+    Ready(Vec<u8>),
+}
+
+/// How the connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Requests are read.
+    Open,
+    /// No more requests: it closes when all responses have left. `eof` tells whether the client
+    /// ended it in order (EOF or quit).
+    Closing { eof: bool },
+}
+
+/// Why a client's requests are not parsed at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pause {
+    /// They are.
+    No,
+    /// Its own share is full: requests in flight or bytes of responses.
+    Own,
+    /// A server connection has too much to send.
+    Server,
+    /// The process has too much in its buffers.
+    Memory,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) pool: PoolIdx,
+    pub(crate) phase: Phase,
+    pub(crate) pause: Pause,
+    /// A read found no space; it must be told when there is some again.
+    pub(crate) read_refused: bool,
+    /// A flush has been asked for and not yet been performed.
+    pub(crate) dirty: bool,
+    /// Already on the list of clients to be parsed again.
+    pub(crate) resuming: bool,
+    /// The client's EOF was read while its requests were not being parsed.
+    pub(crate) eof_read: bool,
+    /// `client_output_limit`
+    pub(crate) output_limit: u64,
+    pub(crate) parser: RequestParser,
+    pub(crate) limits: RequestLimits,
+    pub(crate) recv: RecvBuf,
+    pub(crate) out: SendQueue,
+    pub(crate) session: Session,
+    /// Which connection of each server it uses, where there are several.
+    pub(crate) bindings: Vec<(ServerIdx, ServerConnId)>,
+    order: VecDeque<Pending>,
+    head_seq: u32,
+    parked: Vec<u8>,
+    parked_live: u32,
+    /// Bytes of early responses, in `parked` and in buffers of their own.
+    early_len: u64,
+}
+
+impl Client {
+    pub(crate) fn new(pool: PoolIdx, config: &PoolConfig, session_id: u64) -> Self {
+        Self {
+            pool,
+            phase: Phase::Open,
+            pause: Pause::No,
+            read_refused: false,
+            dirty: false,
+            resuming: false,
+            eof_read: false,
+            output_limit: config.client_output_limit,
+            parser: RequestParser::new(config.protocol),
+            limits: RequestLimits {
+                frame_len_max: config.request_size_limit,
+                unauthenticated: config.redis_auth.is_some(),
+                allow_flush: config.allow_flush,
+            },
+            recv: RecvBuf::default(),
+            out: SendQueue::default(),
+            session: Session {
+                id: session_id,
+                ..Session::default()
+            },
+            bindings: Vec::new(),
+            order: VecDeque::new(),
+            head_seq: 0,
+            parked: Vec::new(),
+            parked_live: 0,
+            early_len: 0,
+        }
+    }
+
+    /// Whether another request may be parsed.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        to_u32(self.order.len()) < CLIENT_IN_FLIGHT_MAX && self.output_len() < CLIENT_OUTPUT_SOFT
+    }
+
+    /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at
+    /// its limit is resumed once per many responses and not once per response.
+    pub(crate) fn has_drained(&self) -> bool {
+        to_u32(self.order.len()) <= CLIENT_IN_FLIGHT_MAX / 2
+            && self.output_len() <= CLIENT_OUTPUT_SOFT / 2
+    }
+
+    /// Bytes of responses held for this client.
+    #[inline]
+    pub(crate) const fn output_len(&self) -> u64 {
+        self.out.len() + self.early_len
+    }
+
+    /// Whether nothing is owed to it any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.order.is_empty() && self.out.is_empty()
+    }
+
+    /// Takes the next place in the order queue; returns its sequence number.
+    #[inline]
+    pub(crate) fn push(&mut self, pending: Pending) -> u32 {
+        let seq = self.head_seq.wrapping_add(to_u32(self.order.len()));
+        self.order.push_back(pending);
+        seq
+    }
+
+    /// What has become of the request `seq`, which must be in flight.
+    #[inline]
+    pub(crate) fn pending(&mut self, seq: u32) -> &mut Pending {
+        let index = to_usize(seq.wrapping_sub(self.head_seq));
+        self.order
+            .get_mut(index)
+            .expect("a request leaves the order queue only when answered")
+    }
+
+    #[inline]
+    fn is_head(&self, seq: u32) -> bool {
+        seq == self.head_seq
+    }
+
+    /// A response composed by the proxy to a request just parsed: sent at once if nothing is owed
+    /// before it. Returns whether there is something to flush.
+    pub(crate) fn push_answer(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> bool {
+        if self.order.is_empty() {
+            self.out.append(bytes, pool);
+            return true;
+        }
+        let pending = self.park(bytes, pool);
+        self.push(pending);
+        false
+    }
+
+    /// More of the response to `seq`; it goes on. Returns whether there is something to flush.
+    pub(crate) fn respond_more(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
+        if self.is_head(seq) {
+            self.out.append(bytes, pool);
+            *self.pending(seq) = Pending::Streaming;
+            return true;
+        }
+        self.early_len += to_u64(bytes.len());
+        match self.pending(seq) {
+            Pending::Partial(held) => held.extend_from_slice(bytes),
+            pending => *pending = Pending::Partial(bytes.to_vec()),
+        }
+        false
+    }
+
+    /// The response to `seq` ends with `bytes`. Returns whether there is something to flush.
+    #[inline]
+    pub(crate) fn respond(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
+        if self.is_head(seq) {
+            self.out.append(bytes, pool);
+            self.pop_head();
+            if !self.order.is_empty() {
+                self.release(pool);
+            }
+            return true;
+        }
+        if let Pending::Partial(held) = self.pending(seq) {
+            let mut held = mem::take(held);
+            held.extend_from_slice(bytes);
+            self.early_len += to_u64(bytes.len());
+            *self.pending(seq) = Pending::Ready(held);
+        } else {
+            let parked = self.park(bytes, pool);
+            *self.pending(seq) = parked;
+        }
+        false
+    }
+
+    /// The whole response to `seq`, in a buffer of its own. Returns whether there is something to
+    /// flush.
+    pub(crate) fn respond_owned(&mut self, seq: u32, bytes: Vec<u8>, pool: &mut ChunkPool) -> bool {
+        if !self.is_head(seq) && bytes.len() >= SEND_MOVE_MIN {
+            self.early_len += to_u64(bytes.len());
+            *self.pending(seq) = Pending::Ready(bytes);
+            return false;
+        }
+        if self.is_head(seq) && bytes.len() >= SEND_MOVE_MIN {
+            self.out.push(bytes, pool);
+            self.pop_head();
+            self.release(pool);
+            return true;
+        }
+        self.respond(seq, &bytes, pool)
+    }
+
+    /// Whether a part of the response to `seq` has already been passed on, so that no other response
+    /// can take its place.
+    pub(crate) fn is_streaming(&mut self, seq: u32) -> bool {
+        matches!(self.pending(seq), Pending::Streaming)
+    }
+
+    /// Drops what was held of the response to `seq`, which failed; returns its length.
+    pub(crate) fn forget_partial(&mut self, seq: u32) -> u64 {
+        if !matches!(self.pending(seq), Pending::Partial(_)) {
+            return 0;
+        }
+        let Pending::Partial(held) = mem::replace(self.pending(seq), Pending::Waiting) else {
+            return 0;
+        };
+        self.early_len -= to_u64(held.len());
+        to_u64(held.len())
+    }
+
+    /// Requests in flight that went to several servers.
+    pub(crate) fn split_count(&self) -> usize {
+        self.order
+            .iter()
+            .filter(|pending| matches!(pending, Pending::Split(_)))
+            .count()
+    }
+
+    /// Takes everything that waits for servers out of the order queue, for a client that is gone.
+    pub(crate) fn take_splits(&mut self) -> impl Iterator<Item = SplitId> {
+        self.order.drain(..).filter_map(|pending| match pending {
+            Pending::Split(split) => Some(split),
+            _ => None,
+        })
+    }
+
+    #[inline]
+    fn pop_head(&mut self) {
+        self.order.pop_front();
+        self.head_seq = self.head_seq.wrapping_add(1);
+    }
+
+    fn park(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> Pending {
+        self.early_len += to_u64(bytes.len());
+        if bytes.len() >= SEND_MOVE_MIN {
+            return Pending::Ready(bytes.to_vec());
+        }
+        if self.parked.capacity() == 0 {
+            self.parked = pool.take();
+        }
+        let start = self.parked.len();
+        self.parked.extend_from_slice(bytes);
+        self.parked_live += 1;
+        Pending::Parked {
+            start,
+            len: to_u32(bytes.len()),
+        }
+    }
+
+    /// Passes on what has become due at the head of the order queue.
+    fn release(&mut self, pool: &mut ChunkPool) {
+        while let Some(head) = self.order.front_mut() {
+            match head {
+                Pending::Waiting | Pending::Streaming | Pending::Split(_) => return,
+                Pending::Partial(held) => {
+                    let held = mem::take(held);
+                    self.early_len -= to_u64(held.len());
+                    *head = Pending::Streaming;
+                    self.out.push(held, pool);
+                    return;
+                }
+                Pending::Ready(bytes) => {
+                    let bytes = mem::take(bytes);
+                    self.early_len -= to_u64(bytes.len());
+                    self.out.push(bytes, pool);
+                }
+                Pending::Parked { start, len } => {
+                    let range = *start..*start + to_usize(*len);
+                    self.early_len -= u64::from(*len);
+                    self.out.append(&self.parked[range], pool);
+                    self.parked_live -= 1;
+                    if self.parked_live == 0 {
+                        pool.give(mem::take(&mut self.parked));
+                    }
+                }
+            }
+            self.pop_head();
+        }
+    }
+
+    /// Gives all memory back, for a client that is gone.
+    pub(crate) fn clear(&mut self, pool: &mut ChunkPool) {
+        self.out.clear(pool);
+        self.recv.clear();
+        pool.give(mem::take(&mut self.parked));
+    }
+
+    /// Panics if the client contradicts itself.
+    pub(crate) fn check_invariants(&self) {
+        self.out.check_invariants();
+        let parked = self
+            .order
+            .iter()
+            .filter(|p| matches!(p, Pending::Parked { .. }))
+            .count();
+        assert_eq!(to_u32(parked), self.parked_live);
+        assert!(parked > 0 || self.parked.is_empty());
+        let early: usize = self
+            .order
+            .iter()
+            .map(|pending| match pending {
+                Pending::Parked { len, .. } => to_usize(*len),
+                Pending::Ready(bytes) | Pending::Partial(bytes) => bytes.len(),
+                _ => 0,
+            })
+            .sum();
+        assert_eq!(to_u64(early), self.early_len);
+        for (i, pending) in self.order.iter().enumerate() {
+            match pending {
+                Pending::Streaming => assert_eq!(i, 0, "only the head streams"),
+                Pending::Partial(_) | Pending::Ready(_) | Pending::Parked { .. } => {
+                    assert!(i > 0, "what is due has left");
+                }
+                Pending::Waiting | Pending::Split(_) => {}
+            }
+        }
+        assert!(to_u32(self.order.len()) <= CLIENT_IN_FLIGHT_MAX);
+    }
+}

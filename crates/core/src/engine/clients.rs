@@ -1,0 +1,235 @@
+//! All clients of the engine, and the way of a response to its client.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use super::client::{Client, Pause, Pending};
+use super::server::Origin;
+use super::shared::Shared;
+use super::slab::Slab;
+use super::split::Splits;
+use crate::ids::ClientId;
+use crate::num::to_u64;
+
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pub(crate) slab: Slab<ClientId, Client>,
+    pub(crate) splits: Splits,
+    next_session: u64,
+    session_step: u64,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            slab: Slab::default(),
+            splits: Splits::default(),
+            next_session: 1,
+            session_step: 1,
+        }
+    }
+}
+
+impl Clients {
+    pub(crate) const fn number(&mut self, first: u64, step: u64) {
+        self.next_session = first;
+        self.session_step = step;
+    }
+
+    pub(crate) const fn take_session_id(&mut self) -> u64 {
+        let id = self.next_session;
+        self.next_session += self.session_step;
+        id
+    }
+
+    /// A server's response, or its last part, has come. Returns whether it was anybody's.
+    #[inline]
+    pub(crate) fn answer(&mut self, origin: Origin, bytes: &[u8], shared: &mut Shared) -> bool {
+        match origin {
+            Origin::Whole { client: id, seq } => {
+                let Some(client) = self.slab.get_mut(id) else {
+                    return false;
+                };
+                shared.memory.held += to_u64(bytes.len());
+                let flush = client.respond(seq, bytes, &mut shared.chunks);
+                answered(id, client, flush, shared);
+                true
+            }
+            Origin::Fragment {
+                client: id,
+                seq,
+                fragment,
+            } => {
+                let Some(client) = self.slab.get_mut(id) else {
+                    return false;
+                };
+                let Pending::Split(split) = *client.pending(seq) else {
+                    unreachable!("a fragment's request is split until the last fragment came")
+                };
+                shared.memory.held += to_u64(bytes.len());
+                self.splits.extend(split, fragment, bytes);
+                self.fragment_done(id, seq, shared);
+                true
+            }
+            Origin::Discarded | Origin::Auth | Origin::Select => false,
+        }
+    }
+
+    /// A part of a response has come and more will. Returns whether it was anybody's.
+    pub(crate) fn answer_more(
+        &mut self,
+        origin: Origin,
+        bytes: &[u8],
+        shared: &mut Shared,
+    ) -> bool {
+        let id = match origin {
+            Origin::Whole { client, .. } | Origin::Fragment { client, .. } => client,
+            Origin::Discarded | Origin::Auth | Origin::Select => return false,
+        };
+        let Some(client) = self.slab.get_mut(id) else {
+            return false;
+        };
+        shared.memory.held += to_u64(bytes.len());
+        match origin {
+            Origin::Whole { seq, .. } => {
+                let flush = client.respond_more(seq, bytes, &mut shared.chunks);
+                answered(id, client, flush, shared);
+            }
+            Origin::Fragment { seq, fragment, .. } => {
+                let Pending::Split(split) = *client.pending(seq) else {
+                    unreachable!("a fragment's request is split until the last fragment came")
+                };
+                let held = self.splits.extend(split, fragment, bytes);
+                if to_u64(held) > client.output_limit || shared.memory.is_exhausted() {
+                    shared.outbox.doomed.push(id);
+                }
+            }
+            Origin::Discarded | Origin::Auth | Origin::Select => {}
+        }
+        true
+    }
+
+    /// A request (or fragment) fails with the composed error line `reply`. A client that was already
+    /// given a part of the response can only be closed. Returns whether it was anybody's.
+    pub(crate) fn fail(&mut self, origin: Origin, reply: &[u8], shared: &mut Shared) -> bool {
+        match origin {
+            Origin::Whole { client: id, seq } => {
+                let Some(client) = self.slab.get_mut(id) else {
+                    return false;
+                };
+                if client.is_streaming(seq) {
+                    shared.outbox.doomed.push(id);
+                    return true;
+                }
+                shared.memory.held -= client.forget_partial(seq);
+                shared.memory.held += to_u64(reply.len());
+                let flush = client.respond(seq, reply, &mut shared.chunks);
+                answered(id, client, flush, shared);
+                true
+            }
+            Origin::Fragment {
+                client: id,
+                seq,
+                fragment,
+            } => {
+                let Some(client) = self.slab.get_mut(id) else {
+                    return false;
+                };
+                let Pending::Split(split) = *client.pending(seq) else {
+                    unreachable!("a fragment's request is split until the last fragment came")
+                };
+                shared.memory.held -= to_u64(self.splits.replace(split, fragment, reply));
+                shared.memory.held += to_u64(reply.len());
+                self.fragment_done(id, seq, shared);
+                true
+            }
+            Origin::Discarded | Origin::Auth | Origin::Select => false,
+        }
+    }
+
+    /// A fragment of request `seq` is answered; with the last one the merged response is.
+    fn fragment_done(&mut self, id: ClientId, seq: u32, shared: &mut Shared) {
+        let client = self.slab.get_mut(id).expect("the caller has just found it");
+        let Pending::Split(split) = *client.pending(seq) else {
+            return;
+        };
+        if !self.splits.finish_fragment(split) {
+            return;
+        }
+        let mut reply = mem::take(&mut shared.reply);
+        shared.memory.held -= to_u64(self.splits.merge(split, &mut reply));
+        shared.memory.held += to_u64(reply.len());
+        *client.pending(seq) = Pending::Waiting;
+        let flush = if reply.len() < crate::limits::SEND_MOVE_MIN {
+            let flush = client.respond(seq, &reply, &mut shared.chunks);
+            reply.clear();
+            shared.reply = reply;
+            flush
+        } else {
+            client.respond_owned(seq, reply, &mut shared.chunks)
+        };
+        answered(id, client, flush, shared);
+    }
+
+    /// Whether a client on the list of dirty ones still has bytes to send.
+    #[inline]
+    pub(crate) fn wants_flush(&mut self, id: ClientId) -> bool {
+        self.slab.get_mut(id).is_some_and(|client| {
+            client.dirty = false;
+            !client.out.is_empty()
+        })
+    }
+
+    /// Bytes held for all clients.
+    pub(crate) fn held(&self) -> u64 {
+        let of_clients: u64 = self
+            .slab
+            .iter()
+            .map(|(_, client)| client.output_len() + to_u64(client.recv.len()))
+            .sum();
+        of_clients + self.splits.held()
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        let mut splits = 0;
+        for (_, client) in self.slab.iter() {
+            client.check_invariants();
+            splits += client.split_count();
+        }
+        assert_eq!(
+            splits,
+            self.splits.len(),
+            "each split belongs to one client"
+        );
+    }
+
+    /// Ids of all clients, to walk them while they change.
+    pub(crate) fn ids(&self) -> Vec<ClientId> {
+        self.slab.ids()
+    }
+}
+
+/// What follows any response to a client: it is flushed, parses on, or has too much.
+#[inline]
+pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &mut Shared) {
+    if flush {
+        if !client.dirty {
+            client.dirty = true;
+            shared.outbox.dirty_clients.push_back(id);
+        }
+        if client.pause == Pause::Own {
+            resume_if_drained(id, client, shared);
+        }
+    }
+    if client.output_len() > client.output_limit || shared.memory.is_exhausted() {
+        shared.outbox.doomed.push(id);
+    }
+}
+
+/// Puts a client that paused for its own sake back to work once it has room again.
+pub(crate) fn resume_if_drained(id: ClientId, client: &mut Client, shared: &mut Shared) {
+    if client.pause == Pause::Own && client.has_drained() && !client.resuming {
+        client.resuming = true;
+        shared.outbox.resume.push_back(id);
+    }
+}

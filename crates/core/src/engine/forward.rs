@@ -1,0 +1,550 @@
+//! The only routing code: key, hash, ring, server, connection.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use super::Engine;
+use super::client::{Pause, Pending, Phase};
+use super::closed::Closed;
+use super::server::Origin;
+use super::split::FragmentIdx;
+use crate::buf::{ChunkPool, SendQueue};
+use crate::config::CrossServerKeys;
+use crate::ids::{ClientId, ServerConnId, ServerIdx};
+use crate::num::{to_u32, to_usize};
+use crate::proto::redis::local::{self, After, LocalConfig};
+use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, memcache};
+
+/// The bytes of one request.
+#[derive(Debug)]
+pub(super) enum Frame<'a> {
+    /// In a buffer that others use too.
+    Lent(&'a [u8]),
+    /// In a buffer of its own, which can move to the send queue.
+    Owned(Vec<u8>),
+}
+
+/// The request must wait until its server connection has room; the client is paused.
+#[derive(Debug)]
+pub(super) struct Stalled<'a>(pub(super) Frame<'a>);
+
+impl Frame<'_> {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+
+    #[inline]
+    fn append_to(self, out: &mut SendQueue, chunks: &mut ChunkPool) {
+        match self {
+            Self::Lent(bytes) => out.append(bytes, chunks),
+            Self::Owned(bytes) => out.push(bytes, chunks),
+        }
+    }
+}
+
+/// Memory of the routing of one multi-key request, kept for the next. All empty between uses.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    parts: Vec<Part>,
+    /// Position of each part's server in the pool.
+    owners: Vec<u32>,
+    /// Per position in the pool: how many parts it owns, then where its parts begin in `sorted`.
+    starts: Vec<u32>,
+    /// Part indexes, by owner, in request order.
+    sorted: Vec<u32>,
+    /// Which fragment each part belongs to, in request order.
+    order: Vec<u16>,
+    fragments: Vec<Plan>,
+    head: Vec<u8>,
+}
+
+/// One fragment to be sent.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    conn: ServerConnId,
+    /// Its parts: `sorted[first..first + count]`.
+    first: u32,
+    count: u32,
+}
+
+/// Where the keys of a request live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Owners {
+    /// Every server is ejected.
+    None,
+    /// All on one.
+    One(u32),
+    /// On several; the first and the first that differs from it, as indexes into the parts.
+    Several(usize, usize),
+}
+
+impl Engine {
+    /// Serves one complete request.
+    #[inline]
+    pub(super) fn route<'a>(
+        &mut self,
+        id: ClientId,
+        frame: Frame<'a>,
+        request: &Request,
+    ) -> Result<(), Stalled<'a>> {
+        let Some(client) = self.clients.slab.get_mut(id) else {
+            return Ok(());
+        };
+        let pool_idx = client.pool.index();
+        if client.limits.unauthenticated && !self.admit(id, request) {
+            return Ok(());
+        }
+        let pool = &self.pools[pool_idx];
+        match request.route {
+            Route::Key(key) => {
+                let owner = pool.owner(key.of(frame.bytes()), &mut self.rng);
+                self.forward(id, owner, frame, request)
+            }
+            Route::Placeholder => {
+                let owner = pool.owner(PLACEHOLDER, &mut self.rng);
+                self.forward(id, owner, frame, request)
+            }
+            Route::Keys(merge) => {
+                let mut work = mem::take(&mut self.work);
+                let result = match merge {
+                    Some(merge) => self.split(id, frame, request, merge, &mut work),
+                    None => self.forward_together(id, frame, request, &mut work),
+                };
+                work.clear();
+                self.work = work;
+                result
+            }
+            Route::EveryServer(merge) => {
+                self.broadcast(id, frame.bytes(), request, merge);
+                Ok(())
+            }
+            Route::Local => {
+                self.answer_locally(id, frame.bytes(), request);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends a request unchanged to the server at `owner`.
+    #[inline]
+    fn forward<'a>(
+        &mut self,
+        id: ClientId,
+        owner: Option<u32>,
+        frame: Frame<'a>,
+        request: &Request,
+    ) -> Result<(), Stalled<'a>> {
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        let Some(owner) = owner else {
+            // compat: with all servers ejected the words are those of a refused connection.
+            self.answer_failure(id, Closed::Refused, request);
+            return Ok(());
+        };
+        let conn_id = self
+            .upstream
+            .choose(pool, pool.server(owner), client, &mut self.shared);
+        if self.upstream.stalls(conn_id, id) {
+            client.pause = Pause::Server;
+            return Err(Stalled(frame));
+        }
+        let origin = (!request.noreply).then(|| Origin::Whole {
+            client: id,
+            seq: client.push(Pending::Waiting),
+        });
+        let conn = self
+            .upstream
+            .conns
+            .get_mut(conn_id)
+            .expect("the connection was just chosen");
+        frame.append_to(&mut conn.out, &mut self.shared.chunks);
+        let timeout = pool.config.timeout;
+        self.upstream
+            .queued(conn_id, origin, request.len, timeout, &mut self.shared);
+        Ok(())
+    }
+
+    /// Finds the owner of every key of the request; fills `work.parts` and `work.owners`.
+    fn find_owners(
+        &mut self,
+        id: ClientId,
+        frame: &[u8],
+        request: &Request,
+        work: &mut Work,
+    ) -> Owners {
+        let client = self
+            .clients
+            .slab
+            .get(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        proto::parts(pool.config.protocol, frame, request, &mut work.parts);
+        assert!(!work.parts.is_empty(), "a request routed by keys has keys");
+        for part in &work.parts {
+            let Some(owner) = pool.owner(part.key.of(frame), &mut self.rng) else {
+                return Owners::None;
+            };
+            work.owners.push(owner);
+        }
+        let first = work.owners[0];
+        match work.owners.iter().position(|&owner| owner != first) {
+            None => Owners::One(first),
+            Some(other) => Owners::Several(0, other),
+        }
+    }
+
+    /// Sends a multi-key request that cannot be split: unchanged, if one server has all its keys.
+    fn forward_together<'a>(
+        &mut self,
+        id: ClientId,
+        frame: Frame<'a>,
+        request: &Request,
+        work: &mut Work,
+    ) -> Result<(), Stalled<'a>> {
+        let owner = match self.find_owners(id, frame.bytes(), request, work) {
+            Owners::None => None,
+            Owners::One(owner) => Some(owner),
+            Owners::Several(first, other) => {
+                let client = self
+                    .clients
+                    .slab
+                    .get(id)
+                    .expect("the caller has just found it");
+                let pool = &self.pools[client.pool.index()];
+                if pool.config.cross_server_keys == CrossServerKeys::Error {
+                    let mut reply = Vec::new();
+                    let name = |part: usize| {
+                        let server = &pool.config.servers[to_usize(work.owners[part])];
+                        (
+                            work.parts[part].key.of(frame.bytes()),
+                            server.name.as_bytes(),
+                        )
+                    };
+                    write_cross_slot(name(first), name(other), &mut reply);
+                    self.answer_now(id, &reply);
+                    return Ok(());
+                }
+                Some(work.owners[first])
+            }
+        };
+        self.forward(id, owner, frame, request)
+    }
+
+    /// Splits a multi-key request by server.
+    fn split<'a>(
+        &mut self,
+        id: ClientId,
+        frame: Frame<'a>,
+        request: &Request,
+        merge: Merge,
+        work: &mut Work,
+    ) -> Result<(), Stalled<'a>> {
+        if self.find_owners(id, frame.bytes(), request, work) == Owners::None {
+            self.answer_failure(id, Closed::Refused, request);
+            return Ok(());
+        }
+        if self.plan_fragments(id, work).is_err() {
+            return Err(Stalled(frame));
+        }
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        pool.counters
+            .fragments
+            .add(u64::from(to_u32(work.fragments.len())));
+        let pending = if work.fragments.len() == 1 {
+            Pending::Waiting
+        } else {
+            let count = to_u32(work.fragments.len());
+            Pending::Split(self.clients.splits.open(merge, &work.order, count))
+        };
+        let seq = client.push(pending);
+        for (index, plan) in work.fragments.iter().enumerate() {
+            let origin = if work.fragments.len() == 1 {
+                Origin::Whole { client: id, seq }
+            } else {
+                Origin::Fragment {
+                    client: id,
+                    seq,
+                    fragment: fragment_idx(index),
+                }
+            };
+            let parts = &work.sorted[to_usize(plan.first)..to_usize(plan.first + plan.count)];
+            let parts = parts.iter().map(|&part| work.parts[to_usize(part)]);
+            work.head.clear();
+            let protocol = pool.config.protocol;
+            proto::fragment_head(protocol, frame.bytes(), request, plan.count, &mut work.head);
+            let conn = self
+                .upstream
+                .conns
+                .get_mut(plan.conn)
+                .expect("it was just chosen");
+            let before = conn.out.len();
+            let out = &mut conn.out;
+            let chunks = &mut self.shared.chunks;
+            out.append(&work.head, chunks);
+            for part in parts {
+                out.append(part.raw.of(frame.bytes()), chunks);
+                out.append(proto::part_end(protocol), chunks);
+            }
+            out.append(proto::fragment_end(protocol), chunks);
+            let len = u32::try_from(out.len() - before).expect("a fragment is at most its request");
+            let timeout = pool.config.timeout;
+            self.upstream
+                .queued(plan.conn, Some(origin), len, timeout, &mut self.shared);
+        }
+        Ok(())
+    }
+
+    /// Groups the parts by owner, in server index order, and chooses each fragment's connection.
+    /// Fails if the client must wait for one of them.
+    fn plan_fragments(&mut self, id: ClientId, work: &mut Work) -> Result<(), ()> {
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        work.starts.resize(pool.config.servers.len(), 0);
+        for &owner in &work.owners {
+            work.starts[to_usize(owner)] += 1;
+        }
+        let mut first = 0;
+        for position in 0..pool.server_count() {
+            let count = mem::replace(&mut work.starts[to_usize(position)], first);
+            if count == 0 {
+                continue;
+            }
+            let server = pool.server(position);
+            let conn = self.upstream.choose(pool, server, client, &mut self.shared);
+            if self.upstream.stalls(conn, id) {
+                client.pause = Pause::Server;
+                return Err(());
+            }
+            work.fragments.push(Plan { conn, first, count });
+            first += count;
+        }
+        work.sorted.resize(work.parts.len(), 0);
+        work.order.resize(work.parts.len(), 0);
+        let mut fragment_of = FragmentOf::default();
+        for (part, &owner) in work.owners.iter().enumerate() {
+            let start = &mut work.starts[to_usize(owner)];
+            work.order[part] = fragment_of.find(*start, &work.fragments);
+            work.sorted[to_usize(*start)] = to_u32(part);
+            *start += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends a request unchanged to every server of the pool.
+    fn broadcast(&mut self, id: ClientId, frame: &[u8], request: &Request, merge: Merge) {
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        let seq = (!request.noreply).then(|| {
+            let split = self.clients.splits.open(merge, &[], pool.server_count());
+            client.push(Pending::Split(split))
+        });
+        for (index, server) in pool.servers().enumerate() {
+            let conn_id = self.upstream.choose(pool, server, client, &mut self.shared);
+            let conn = self
+                .upstream
+                .conns
+                .get_mut(conn_id)
+                .expect("it was just chosen");
+            conn.out.append(frame, &mut self.shared.chunks);
+            let origin = seq.map(|seq| Origin::Fragment {
+                client: id,
+                seq,
+                fragment: fragment_idx(index),
+            });
+            let timeout = pool.config.timeout;
+            self.upstream
+                .queued(conn_id, origin, request.len, timeout, &mut self.shared);
+        }
+    }
+
+    /// Whether a client that has not authenticated may send this; if not, it was told.
+    fn admit(&mut self, id: ClientId, request: &Request) -> bool {
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        if pool.config.protocol == Protocol::Memcache {
+            return true;
+        }
+        let config = LocalConfig {
+            password: pool.config.redis_auth.as_deref(),
+            db: pool.config.redis_db,
+        };
+        let mut reply = mem::take(&mut self.shared.reply);
+        let admitted = local::admit(request, &client.session, &config, &mut reply);
+        if !admitted {
+            self.answer_now(id, &reply);
+        }
+        reply.clear();
+        self.shared.reply = reply;
+        admitted
+    }
+
+    /// Answers a request that needs no server.
+    fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        let mut reply = mem::take(&mut self.shared.reply);
+        let after = match pool.config.protocol {
+            Protocol::Redis => {
+                let config = LocalConfig {
+                    password: pool.config.redis_auth.as_deref(),
+                    db: pool.config.redis_db,
+                };
+                local::respond(frame, request, &mut client.session, &config, &mut reply)
+            }
+            Protocol::Memcache => memcache::local::respond(frame, request, &mut reply),
+        };
+        client.limits.unauthenticated =
+            pool.config.redis_auth.is_some() && !client.session.authenticated;
+        if !reply.is_empty() {
+            self.answer_now(id, &reply);
+        }
+        reply.clear();
+        self.shared.reply = reply;
+        if after == After::Close
+            && let Some(client) = self.clients.slab.get_mut(id)
+        {
+            client.phase = Phase::Closing { eof: true };
+        }
+    }
+
+    /// Answers a request that no server could be found for.
+    fn answer_failure(&mut self, id: ClientId, why: Closed, request: &Request) {
+        if request.noreply {
+            return;
+        }
+        let client = self
+            .clients
+            .slab
+            .get(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        pool.counters.forward_error.add(1);
+        let mut reply = mem::take(&mut self.shared.reply);
+        proto::write_error(pool.config.protocol, why.text(), &mut reply);
+        self.answer_now(id, &reply);
+        reply.clear();
+        self.shared.reply = reply;
+    }
+
+    /// Queues a request taken out of a connection that closed on another one of the same server.
+    pub(super) fn queue_again(&mut self, server: ServerIdx, moved: super::server::Moved) {
+        let pool = &self.pools[self.upstream.servers[server.index()].pool.index()];
+        let bound = match moved.slot.origin {
+            Origin::Whole { client, .. } | Origin::Fragment { client, .. } => {
+                self.clients.slab.get_mut(client)
+            }
+            Origin::Discarded | Origin::Auth | Origin::Select => None,
+        };
+        let conn_id = match bound {
+            Some(client) => self.upstream.choose(pool, server, client, &mut self.shared),
+            None => self.upstream.choose_among(pool, server, &mut self.shared),
+        };
+        let conn = self
+            .upstream
+            .conns
+            .get_mut(conn_id)
+            .expect("it was just chosen");
+        self.shared.memory.held += u64::from(moved.slot.len);
+        conn.out.push(moved.bytes, &mut self.shared.chunks);
+        conn.push_slot(
+            moved.slot.origin,
+            moved.slot.len,
+            moved.slot.queued_at,
+            true,
+        );
+        if let Some(timeout) = pool.config.timeout {
+            self.upstream.arm(conn_id, timeout, &mut self.shared);
+        }
+        self.upstream.touch(conn_id, &mut self.shared);
+    }
+}
+
+impl Work {
+    fn clear(&mut self) {
+        self.parts.clear();
+        self.owners.clear();
+        self.starts.clear();
+        self.sorted.clear();
+        self.order.clear();
+        self.fragments.clear();
+        self.head.clear();
+    }
+}
+
+/// Finds the fragment whose parts contain a place in `sorted`; neighbours are usually the same.
+#[derive(Default)]
+struct FragmentOf {
+    last: usize,
+}
+
+impl FragmentOf {
+    fn find(&mut self, place: u32, fragments: &[Plan]) -> u16 {
+        let last = &fragments[self.last];
+        if !(last.first..last.first + last.count).contains(&place) {
+            self.last = fragments.partition_point(|plan| plan.first + plan.count <= place);
+        }
+        fragment_idx(self.last).0
+    }
+}
+
+fn fragment_idx(index: usize) -> FragmentIdx {
+    FragmentIdx(u16::try_from(index).expect("a pool has at most 65,535 servers"))
+}
+
+/// `-CROSSSLOT ... (key: server, key: server)`. Keys are shown short and printable.
+fn write_cross_slot(first: (&[u8], &[u8]), other: (&[u8], &[u8]), out: &mut Vec<u8>) {
+    const SHOWN_MAX: usize = 64;
+    let mut show = |bytes: &[u8]| {
+        let bytes = &bytes[..bytes.len().min(SHOWN_MAX)];
+        out.extend(bytes.iter().map(|&b| {
+            if b.is_ascii_graphic() || b == b' ' {
+                b
+            } else {
+                b'?'
+            }
+        }));
+    };
+    for text in [
+        b"-CROSSSLOT Keys in request don't hash to the same server (".as_slice(),
+        first.0,
+        b": ",
+        first.1,
+        b", ",
+        other.0,
+        b": ",
+        other.1,
+        b")",
+    ] {
+        show(text);
+    }
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,151 @@
+//! Clients come and go.
+
+use super::action::{Action, Notice};
+use super::client::{Client, Pause, Phase};
+use super::clients::resume_if_drained;
+use super::{Engine, Refused};
+use crate::ids::{ClientId, PoolIdx};
+use crate::num::to_u64;
+use crate::proto::Protocol;
+
+/// How a client's connection ended, for the statistics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Eof,
+    Err,
+}
+
+impl Engine {
+    pub(super) fn accept(&mut self, pool_idx: PoolIdx) -> Result<ClientId, Refused> {
+        let pool = &mut self.pools[pool_idx.index()];
+        if self.draining {
+            return Err(Refused { reply: b"" });
+        }
+        let limit = pool.config.client_connections;
+        if limit > 0 && pool.client_count >= limit {
+            return Err(Refused {
+                reply: too_many(pool.config.protocol),
+            });
+        }
+        pool.client_count += 1;
+        pool.counters.client_connections.add(1);
+        self.shared.counters.total_connections.add(1);
+        self.shared.counters.curr_connections.add(1);
+        let session_id = self.clients.take_session_id();
+        let client = Client::new(pool_idx, &pool.config, session_id);
+        Ok(self.clients.slab.insert_with(|_| client))
+    }
+
+    /// The shell lost the client.
+    pub(super) fn client_closed(&mut self, id: ClientId, is_eof: bool) {
+        self.drop_client(id, if is_eof { End::Eof } else { End::Err });
+    }
+
+    /// The client will send no more; what it is owed still leaves.
+    pub(super) fn client_eof(&mut self, id: ClientId) {
+        let Some(client) = self.clients.slab.get_mut(id) else {
+            return;
+        };
+        if client.pause != Pause::No {
+            client.eof_read = true;
+            return;
+        }
+        self.shared.memory.held -= to_u64(client.recv.len());
+        client.recv.clear();
+        if client.phase == Phase::Open {
+            client.phase = Phase::Closing { eof: true };
+        }
+        self.close_if_settled(id);
+    }
+
+    /// The kernel took `len` bytes of a client's responses.
+    pub(super) fn sent_to_client(&mut self, id: ClientId, len: usize) {
+        let Some(client) = self.clients.slab.get_mut(id) else {
+            return;
+        };
+        client.out.commit(len, &mut self.shared.chunks);
+        self.shared.memory.held -= to_u64(len);
+        resume_if_drained(id, client, &mut self.shared);
+        if client.phase != Phase::Open {
+            self.close_if_settled(id);
+        }
+    }
+
+    /// Clients that waited for memory go on once there is some.
+    pub(super) fn wake_if_recovered(&mut self) {
+        if !self.shared.memory.waiting.is_empty() && self.shared.memory.has_recovered() {
+            let waiting = core::mem::take(&mut self.shared.memory.waiting);
+            self.shared.outbox.resume.extend(waiting);
+        }
+    }
+
+    /// Closes a client that is to be closed and is owed nothing more.
+    pub(super) fn close_if_settled(&mut self, id: ClientId) {
+        let Some(client) = self.clients.slab.get(id) else {
+            return;
+        };
+        let Phase::Closing { eof } = client.phase else {
+            return;
+        };
+        if client.is_settled() {
+            self.drop_client(id, if eof { End::Eof } else { End::Err });
+            self.shared
+                .outbox
+                .urgent
+                .push_back(Action::Close(id.into()));
+        }
+    }
+
+    /// Closes a client that reached a hard limit.
+    pub(super) fn close_doomed(&mut self, id: ClientId) {
+        if self.clients.slab.get(id).is_some() {
+            self.drop_client(id, End::Err);
+            self.shared.outbox.notice(Notice::ClientOutputLimit(id));
+            self.shared
+                .outbox
+                .urgent
+                .push_back(Action::Close(id.into()));
+        }
+    }
+
+    /// Forgets a client. Its requests stay where they are: they are executed and their responses
+    /// discarded.
+    fn drop_client(&mut self, id: ClientId, end: End) {
+        let Some(mut client) = self.clients.slab.remove(id) else {
+            return;
+        };
+        let pool = &mut self.pools[client.pool.index()];
+        pool.client_count -= 1;
+        pool.counters.client_connections.sub(1);
+        match end {
+            End::Eof => pool.counters.client_eof.add(1),
+            End::Err => pool.counters.client_err.add(1),
+        }
+        self.shared.counters.curr_connections.sub(1);
+        self.shared.memory.held -= client.output_len() + to_u64(client.recv.len());
+        for split in client.take_splits() {
+            self.shared.memory.held -= to_u64(self.clients.splits.close(split));
+        }
+        client.clear(&mut self.shared.chunks);
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        for id in self.clients.ids() {
+            let Some(client) = self.clients.slab.get_mut(id) else {
+                continue;
+            };
+            if client.phase == Phase::Open {
+                client.phase = Phase::Closing { eof: true };
+            }
+            self.close_if_settled(id);
+        }
+    }
+}
+
+const fn too_many(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Redis => b"-ERR max number of clients reached\r\n",
+        Protocol::Memcache => b"ERROR Too many open connections\r\n",
+    }
+}

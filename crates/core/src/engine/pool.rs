@@ -1,0 +1,91 @@
+//! One pool: its topology (which server owns a key) and its share of the statistics.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::rng::Rng;
+use super::server::Server;
+use crate::config::PoolConfig;
+use crate::counters::PoolCounters;
+use crate::ids::ServerIdx;
+use crate::num::{to_u32, to_usize};
+use crate::ring::{Distribution, Ring, RingServer, tag};
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) config: PoolConfig,
+    /// Its servers are `first_server ..` in index order.
+    pub(crate) first_server: u32,
+    /// Replaced whole when a server is ejected or restored.
+    ring: Ring,
+    /// Clients connected now.
+    pub(crate) client_count: u32,
+    /// An alarm for the next return of an ejected server is armed.
+    pub(crate) alarmed: bool,
+    pub(crate) counters: Arc<PoolCounters>,
+}
+
+impl Pool {
+    pub(crate) fn new(config: PoolConfig, first_server: u32, counters: Arc<PoolCounters>) -> Self {
+        let ring = build(&config, |_| true);
+        Self {
+            config,
+            first_server,
+            ring,
+            client_count: 0,
+            alarmed: false,
+            counters,
+        }
+    }
+
+    pub(crate) fn server_count(&self) -> u32 {
+        to_u32(self.config.servers.len())
+    }
+
+    pub(crate) fn server(&self, position: u32) -> ServerIdx {
+        ServerIdx(self.first_server + position)
+    }
+
+    pub(crate) fn servers(&self) -> impl Iterator<Item = ServerIdx> + use<> {
+        (self.first_server..self.first_server + self.server_count()).map(ServerIdx)
+    }
+
+    /// Position of the server that owns `key`; `None` if all are ejected.
+    #[inline]
+    pub(crate) fn owner(&self, key: &[u8], rng: &mut Rng) -> Option<u32> {
+        // compat: a pool with one server hashes nothing, and an ejected single server owns nothing.
+        if self.config.servers.len() == 1 {
+            return self.ring.pick(0);
+        }
+        let hash = match self.config.distribution {
+            Distribution::Ketama | Distribution::Modula => self
+                .config
+                .hash
+                .hash(tag::hashed_part(key, self.config.hash_tag)),
+            Distribution::Random => rng.next_u32(),
+        };
+        self.ring.pick(hash)
+    }
+
+    /// Builds the ring anew over the servers that are not ejected; `all` are the engine's servers.
+    pub(crate) fn rebuild(&mut self, all: &[Server]) {
+        let mine = &all[to_usize(self.first_server)..];
+        self.ring = build(&self.config, |position| {
+            mine[position].health.ejected_until.is_none()
+        });
+    }
+}
+
+fn build(config: &PoolConfig, is_live: impl Fn(usize) -> bool) -> Ring {
+    let servers: Vec<_> = config
+        .servers
+        .iter()
+        .enumerate()
+        .map(|(position, server)| RingServer {
+            name: &server.name,
+            weight: server.weight,
+            live: is_live(position),
+        })
+        .collect();
+    Ring::build(config.distribution, &servers)
+}

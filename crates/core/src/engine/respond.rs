@@ -1,0 +1,174 @@
+//! A server's bytes become responses, each given to whom it belongs.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use super::Engine;
+use super::clients::Clients;
+use super::closed::Closed;
+use super::server::{ConnPhase, Health, Origin, ServerConn};
+use super::shared::Shared;
+use crate::ids::ServerConnId;
+use crate::limits::SCRATCH_TAIL_MAX;
+use crate::num::to_u64;
+use crate::proto::redis::local::auth_accepted;
+use crate::proto::redis::response::{Verdict, verdict};
+use crate::proto::{Protocol, ResponseStep};
+
+/// What came of one read.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// Bytes done with.
+    parsed: usize,
+    /// Responses that say the server is in trouble.
+    failing: u32,
+    /// The connection cannot go on.
+    fatal: Option<Closed>,
+    /// With [`Closed::HandshakeRefused`]: what the server said.
+    refusal: Option<Vec<u8>>,
+    /// AUTH and SELECT are answered.
+    ready: bool,
+}
+
+impl Engine {
+    /// `len` bytes of a server came into the space lent for them.
+    pub(super) fn recv_server(&mut self, id: ServerConnId, len: usize) {
+        let Some(conn) = self.upstream.conns.get_mut(id) else {
+            return;
+        };
+        conn.last_recv = self.shared.now;
+        let server = conn.server;
+        let server_state = &mut self.upstream.servers[server.index()];
+        let protocol = self.pools[server_state.pool.index()].config.protocol;
+        let mut reader = Reader {
+            conn,
+            health: &mut server_state.health,
+            clients: &mut self.clients,
+            protocol,
+        };
+        let before = to_u64(reader.conn.recv.len());
+        let outcome = if reader.conn.recv.grows_in_place() {
+            reader.conn.recv.commit(len);
+            let bytes = reader.conn.recv.take();
+            let outcome = reader.read(&bytes, &mut self.shared);
+            reader.conn.recv.restore(bytes, outcome.parsed);
+            outcome
+        } else {
+            let start = SCRATCH_TAIL_MAX - reader.conn.recv.len();
+            self.scratch[start..SCRATCH_TAIL_MAX].copy_from_slice(reader.conn.recv.filled());
+            let bytes = &self.scratch[start..SCRATCH_TAIL_MAX + len];
+            let outcome = reader.read(bytes, &mut self.shared);
+            let rest = &bytes[outcome.parsed..];
+            if !rest.is_empty() {
+                reader.conn.recv.save(rest);
+            } else if !reader.conn.recv.is_empty() {
+                reader.conn.recv.clear();
+            }
+            outcome
+        };
+        let after = to_u64(conn.recv.len());
+        conn.recv.expect(conn.recv.len() + 1);
+        self.shared.memory.held = self.shared.memory.held - before + after;
+        if outcome.ready {
+            conn.phase = ConnPhase::Ready;
+            self.upstream.touch(id, &mut self.shared);
+        }
+        for _ in 0..outcome.failing {
+            self.note_failure(server);
+        }
+        if let Some(why) = outcome.fatal {
+            self.shared
+                .outbox
+                .urgent
+                .push_back(super::Action::Close(id.into()));
+            self.fail_conn(id, why, outcome.refusal);
+        }
+    }
+}
+
+/// What reading one connection touches.
+struct Reader<'a> {
+    conn: &'a mut ServerConn,
+    health: &'a mut Health,
+    clients: &'a mut Clients,
+    protocol: Protocol,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, bytes: &[u8], shared: &mut Shared) -> Outcome {
+        let mut outcome = Outcome::default();
+        while outcome.parsed < bytes.len() && outcome.fatal.is_none() {
+            let rest = &bytes[outcome.parsed..];
+            let Some(slot) = self.conn.pipeline.front() else {
+                // Nobody waits: were it taken for the next request's response, everyone after it
+                // would get somebody else's data.
+                outcome.fatal = Some(Closed::Invalid);
+                return outcome;
+            };
+            let origin = slot.origin;
+            match self.conn.parser.step(rest) {
+                ResponseStep::Done(len) => {
+                    self.finish(origin, &rest[..len], &mut outcome, shared);
+                    outcome.parsed += len;
+                }
+                ResponseStep::More(len) => {
+                    if len > 0 {
+                        self.clients.answer_more(origin, &rest[..len], shared);
+                        self.conn.response_len += to_u64(len);
+                    }
+                    outcome.parsed += len;
+                    return outcome;
+                }
+                ResponseStep::Invalid => outcome.fatal = Some(Closed::Invalid),
+            }
+        }
+        outcome
+    }
+
+    /// The response at the head of the pipeline ends with `bytes`.
+    #[inline]
+    fn finish(&mut self, origin: Origin, bytes: &[u8], outcome: &mut Outcome, shared: &mut Shared) {
+        let response_len = mem::take(&mut self.conn.response_len) + to_u64(bytes.len());
+        // A response that came in several reads is no error line, whatever its last part looks like.
+        let is_whole = response_len == to_u64(bytes.len());
+        self.conn.pop_slot();
+        match origin {
+            Origin::Auth | Origin::Select => {
+                self.finish_handshake(origin, bytes, outcome);
+                return;
+            }
+            Origin::Whole { .. } | Origin::Fragment { .. } | Origin::Discarded => {}
+        }
+        let is_failing = is_whole
+            && self.protocol == Protocol::Redis
+            && bytes[0] == b'-'
+            && verdict(bytes) == Verdict::Failing;
+        if self.clients.answer(origin, bytes, shared) {
+            self.conn.counters.responses.add(1);
+            self.conn.counters.response_bytes.add(response_len);
+            if !is_failing && self.health.failures != 0 {
+                self.health.failures = 0;
+            }
+        }
+        if is_failing {
+            outcome.failing += 1;
+        }
+    }
+
+    fn finish_handshake(&self, origin: Origin, bytes: &[u8], outcome: &mut Outcome) {
+        let accepted = match origin {
+            Origin::Auth => auth_accepted(bytes),
+            _ => bytes.starts_with(b"+"),
+        };
+        if !accepted {
+            outcome.fatal = Some(Closed::HandshakeRefused);
+            outcome.refusal = bytes.starts_with(b"-").then(|| bytes.to_vec());
+            return;
+        }
+        let more = matches!(
+            self.conn.pipeline.front().map(|slot| slot.origin),
+            Some(Origin::Auth | Origin::Select)
+        );
+        outcome.ready = !more;
+    }
+}

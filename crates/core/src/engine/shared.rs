@@ -1,0 +1,80 @@
+//! What both halves of the engine, clients and servers, write to.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::action::Outbox;
+use super::deadlines::Deadlines;
+use crate::buf::ChunkPool;
+use crate::counters::Counters;
+use crate::ids::ClientId;
+use crate::limits::MEMORY_LIMIT_SOFT_PERCENT;
+use crate::time::Micros;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) now: Micros,
+    pub(crate) outbox: Outbox,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) chunks: ChunkPool,
+    pub(crate) memory: Memory,
+    pub(crate) counters: Arc<Counters>,
+    /// Where a response is composed before it is copied to where it belongs; empty between uses.
+    pub(crate) reply: Vec<u8>,
+}
+
+impl Shared {
+    pub(crate) fn new(memory_limit: u64, counters: Arc<Counters>) -> Self {
+        Self {
+            now: Micros::default(),
+            outbox: Outbox::default(),
+            deadlines: Deadlines::default(),
+            chunks: ChunkPool::default(),
+            memory: Memory::new(memory_limit),
+            counters,
+            reply: Vec::new(),
+        }
+    }
+}
+
+/// Bytes held in all buffers of the engine, against `memory_limit`.
+///
+/// Above the soft limit no client may *begin* a request; those in the middle of one go on, because
+/// only complete requests can ever leave. At the hard limit the client whose bytes came last is
+/// closed.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) held: u64,
+    soft: u64,
+    hard: u64,
+    /// Clients that wait for the soft limit.
+    pub(crate) waiting: Vec<ClientId>,
+}
+
+impl Memory {
+    const fn new(limit: u64) -> Self {
+        // 0 is no limit, so that a configuration made by hand need not name one.
+        let hard = if limit == 0 { u64::MAX } else { limit };
+        Self {
+            held: 0,
+            soft: hard / 100 * MEMORY_LIMIT_SOFT_PERCENT,
+            hard,
+            waiting: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn is_short(&self) -> bool {
+        self.held > self.soft
+    }
+
+    #[inline]
+    pub(crate) const fn is_exhausted(&self) -> bool {
+        self.held > self.hard
+    }
+
+    /// Whether those who wait may go on: with a margin, so that they do not all stop again at once.
+    pub(crate) const fn has_recovered(&self) -> bool {
+        self.held <= self.soft / 8 * 7
+    }
+}

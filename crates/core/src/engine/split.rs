@@ -1,0 +1,169 @@
+//! Requests that went to several servers in fragments.
+//!
+//! Completion is counted, never scanned: `missing` falls by one with each fragment's response.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::limits::{FREE_FRAGMENT_LEN_MAX, FREE_FRAGMENTS_MAX, FREE_SPLITS_MAX};
+use crate::num::{to_u32, to_u64, to_usize};
+use crate::proto::{self, FragmentResponse, Merge};
+
+/// Names a split request while it is in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SplitId(u32);
+
+/// A fragment's place among the fragments of its request, in server index order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FragmentIdx(pub(crate) u16);
+
+#[derive(Debug)]
+struct Split {
+    merge: Merge,
+    missing: u32,
+    /// Which fragment asked for each key, in request order.
+    order: Vec<u16>,
+    /// The first `fragment_count` are in use; the others keep their memory for later.
+    fragments: Vec<FragmentResponse>,
+    fragment_count: usize,
+    /// Bytes held in `fragments`.
+    held: usize,
+    live: bool,
+}
+
+/// All split requests in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Splits {
+    splits: Vec<Split>,
+    free: Vec<u32>,
+}
+
+impl Splits {
+    /// A split of `fragment_count` fragments; `order` as in [`proto::merge`].
+    pub(crate) fn open(&mut self, merge: Merge, order: &[u16], fragment_count: u32) -> SplitId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.splits.push(Split::empty());
+            to_u32(self.splits.len() - 1)
+        });
+        let split = &mut self.splits[to_usize(index)];
+        assert!(!split.live, "a free split is not in use");
+        split.live = true;
+        split.merge = merge;
+        split.missing = fragment_count;
+        split.held = 0;
+        split.order.clear();
+        split.order.extend_from_slice(order);
+        split.fragment_count = to_usize(fragment_count);
+        if split.fragments.len() < split.fragment_count {
+            split
+                .fragments
+                .resize_with(split.fragment_count, FragmentResponse::default);
+        }
+        for fragment in &mut split.fragments[..split.fragment_count] {
+            fragment.bytes.clear();
+            fragment.cursor = 0;
+        }
+        SplitId(index)
+    }
+
+    /// More of a fragment's response. Returns how many bytes the split holds now.
+    pub(crate) fn extend(&mut self, id: SplitId, fragment: FragmentIdx, bytes: &[u8]) -> usize {
+        let split = self.live_mut(id);
+        split.fragments[usize::from(fragment.0)]
+            .bytes
+            .extend_from_slice(bytes);
+        split.held += bytes.len();
+        split.held
+    }
+
+    /// A fragment's response failed: what had come of it is replaced. Returns how much that was.
+    pub(crate) fn replace(&mut self, id: SplitId, fragment: FragmentIdx, bytes: &[u8]) -> usize {
+        let split = self.live_mut(id);
+        let held = &mut split.fragments[usize::from(fragment.0)].bytes;
+        let replaced = held.len();
+        split.held = split.held - replaced + bytes.len();
+        held.clear();
+        held.extend_from_slice(bytes);
+        replaced
+    }
+
+    /// A fragment's response is complete. Returns whether all are.
+    pub(crate) fn finish_fragment(&mut self, id: SplitId) -> bool {
+        let split = self.live_mut(id);
+        split.missing = split
+            .missing
+            .checked_sub(1)
+            .expect("each fragment finishes once");
+        split.missing == 0
+    }
+
+    /// Appends the one response and frees the split. Returns how many bytes it held.
+    pub(crate) fn merge(&mut self, id: SplitId, out: &mut Vec<u8>) -> usize {
+        let split = self.live_mut(id);
+        assert_eq!(split.missing, 0, "all fragments have answered");
+        let fragments = &mut split.fragments[..split.fragment_count];
+        proto::merge(split.merge, &split.order, fragments, out);
+        self.close(id)
+    }
+
+    /// Frees a split, finished or not. Returns the bytes it held.
+    pub(crate) fn close(&mut self, id: SplitId) -> usize {
+        let keep = self.free.len() < FREE_SPLITS_MAX;
+        let split = self.live_mut(id);
+        split.live = false;
+        let held = mem::take(&mut split.held);
+        if keep {
+            split.shrink();
+        } else {
+            *split = Split::empty();
+        }
+        self.free.push(id.0);
+        held
+    }
+
+    /// Bytes held by all splits in flight.
+    pub(crate) fn held(&self) -> u64 {
+        self.splits
+            .iter()
+            .filter(|split| split.live)
+            .map(|split| to_u64(split.held))
+            .sum()
+    }
+
+    /// Splits in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.splits.len() - self.free.len()
+    }
+
+    fn live_mut(&mut self, id: SplitId) -> &mut Split {
+        let split = &mut self.splits[to_usize(id.0)];
+        assert!(split.live, "a split is used only while it is open");
+        split
+    }
+}
+
+impl Split {
+    const fn empty() -> Self {
+        Self {
+            merge: Merge::Array,
+            missing: 0,
+            order: Vec::new(),
+            fragments: Vec::new(),
+            fragment_count: 0,
+            held: 0,
+            live: false,
+        }
+    }
+
+    fn shrink(&mut self) {
+        self.fragments.truncate(FREE_FRAGMENTS_MAX);
+        for fragment in &mut self.fragments {
+            if fragment.bytes.capacity() > FREE_FRAGMENT_LEN_MAX {
+                fragment.bytes = Vec::new();
+            }
+        }
+        if self.order.capacity() > FREE_FRAGMENT_LEN_MAX {
+            self.order = Vec::new();
+        }
+    }
+}

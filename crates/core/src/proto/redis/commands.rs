@@ -1,0 +1,338 @@
+//! The command table: which commands there are, where their keys stand, and how each is served.
+//!
+//! The rows are generated (`cargo xtask gen-commands`) from what real servers answer to `COMMAND`;
+//! the generator holds the policy. This file holds the vocabulary of the rows and finds them.
+
+pub(super) use super::commands_table::ROWS;
+use crate::num::to_usize;
+use crate::proto::Merge;
+
+/// One command.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Lower case.
+    pub(super) name: &'static str,
+    /// It changes nothing: it may be sent a second time.
+    pub(super) readonly: bool,
+    /// What becomes of it.
+    pub(super) serve: Serve,
+}
+
+/// What becomes of a command.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Serve {
+    /// Sent whole to the server that owns its keys.
+    Forward(Keys),
+    /// Split by server; the responses become one.
+    Split(Merge, Keys),
+    /// Answered by the proxy.
+    Local(Local),
+    /// Depends on its second word.
+    Container(&'static [Subcommand]),
+    /// Answered with an error that says why.
+    Refused(Reason),
+}
+
+/// One second word of a command.
+#[derive(Debug)]
+pub(super) struct Subcommand {
+    /// Whole name as redis writes it: `object|encoding`.
+    pub(super) name: &'static str,
+    /// As [`Row::readonly`].
+    pub(super) readonly: bool,
+    /// Never [`Serve::Split`] or [`Serve::Container`].
+    pub(super) serve: Serve,
+}
+
+/// Which words are keys. Word 0 is the command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Keys {
+    /// None.
+    None,
+    /// The word at this place.
+    One(u8),
+    /// Each `step`-th word from `first` to `last`; a negative `last` counts from the end.
+    Range {
+        /// Place of the first key.
+        first: u8,
+        /// Place of the last key, or -1 for the last word.
+        last: i8,
+        /// 2 where each key is followed by a value.
+        step: u8,
+    },
+    /// The word at `count` says how many follow it, each `step` words apart.
+    Counted {
+        /// Place of the number.
+        count: u8,
+        /// 2 where each key is followed by a value.
+        step: u8,
+        /// Word 1 is a key, too: where the result is stored.
+        destination: bool,
+    },
+    /// `SORT key [...] [STORE key]`
+    Sort,
+    /// `GEORADIUS key ... [STORE key] [STOREDIST key]`, options from this place.
+    Georadius(u8),
+    /// `XREAD [...] STREAMS key... id...`
+    Streams,
+    /// `MIGRATE host port key|"" ... [KEYS key...]`
+    Migrate,
+}
+
+/// What the proxy answers itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Local {
+    /// `PING [message]`
+    Ping,
+    /// `ECHO message`
+    Echo,
+    /// `QUIT`
+    Quit,
+    /// `SELECT db`
+    Select,
+    /// `HELLO [2 [AUTH user password] [SETNAME name]]`
+    Hello,
+    /// `AUTH [user] password`
+    Auth,
+    /// `RESET`
+    Reset,
+    /// `CLIENT SETNAME name`
+    ClientSetname,
+    /// `CLIENT SETINFO option value`
+    ClientSetinfo,
+    /// `CLIENT GETNAME`
+    ClientGetname,
+    /// `CLIENT ID`
+    ClientId,
+}
+
+/// Why a command is not served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reason {
+    /// It waits at the server.
+    Blocking,
+    /// Publishing and subscribing.
+    PubSub,
+    /// `MULTI`, `WATCH` and theirs.
+    Transaction,
+    /// It concerns one server, not a key.
+    Administration,
+    /// It concerns all keys of one server.
+    Keyspace,
+    /// It changes how a connection behaves, and server connections are shared.
+    Connection,
+}
+
+impl Reason {
+    /// The end of the error text.
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Blocking => "it blocks a connection that clients share",
+            Self::PubSub => "pub/sub needs a connection of its own",
+            Self::Transaction => "transactions need a connection of their own",
+            Self::Administration => "it administers a single server",
+            Self::Keyspace => "it covers all keys of a single server",
+            Self::Connection => "it concerns a connection that clients share",
+        }
+    }
+}
+
+/// The place in [`ROWS`] of the command called `name`, in any case.
+#[inline]
+pub(super) fn find(name: &[u8]) -> Option<u16> {
+    // Setting bit 5 makes letters lower case and nothing else equal to a letter.
+    if let &[a, b, c] = name {
+        match [a | 0x20, b | 0x20, c | 0x20] {
+            [b'g', b'e', b't'] => return Some(GET),
+            [b's', b'e', b't'] => return Some(SET),
+            _ => {}
+        }
+    }
+    find_hashed(name)
+}
+
+fn find_hashed(name: &[u8]) -> Option<u16> {
+    let mut slot = hash(name);
+    loop {
+        let place = SLOTS[slot];
+        if place == EMPTY {
+            return None;
+        }
+        if name.eq_ignore_ascii_case(row(place).name.as_bytes()) {
+            return Some(place);
+        }
+        slot = (slot + 1) % SLOT_COUNT;
+    }
+}
+
+/// The row at `place`, which [`find`] returned.
+#[inline]
+pub(super) fn row(place: u16) -> &'static Row {
+    &ROWS[usize::from(place)]
+}
+
+/// The place of the second word `verb` among `subcommands` of the command `name`.
+pub(super) fn find_subcommand(
+    name: &str,
+    subcommands: &[Subcommand],
+    verb: &[u8],
+) -> Option<usize> {
+    subcommands
+        .iter()
+        .position(|sub| verb.eq_ignore_ascii_case(&sub.name.as_bytes()[name.len() + 1..]))
+}
+
+const GET: u16 = place_of("get");
+const SET: u16 = place_of("set");
+
+/// A power of two, several times the number of rows, so that most commands are found at once.
+const SLOT_COUNT: usize = 1024;
+const EMPTY: u16 = u16::MAX;
+const _: () = assert!(ROWS.len() * 3 < SLOT_COUNT);
+
+/// Open addressing: the place of each row at its hash or in the next free slot.
+static SLOTS: [u16; SLOT_COUNT] = {
+    let mut slots = [EMPTY; SLOT_COUNT];
+    let mut place = 0;
+    while place < ROWS.len() {
+        let mut slot = hash(ROWS[place].name.as_bytes());
+        while slots[slot] != EMPTY {
+            slot = (slot + 1) % SLOT_COUNT;
+        }
+        slots[slot] = narrow(place);
+        place += 1;
+    }
+    slots
+};
+
+/// Mixes length, the first and the last four bytes, blind to the case of letters.
+const fn hash(name: &[u8]) -> usize {
+    let (first, last) = match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        (Some(first), Some(last)) => (u32::from_le_bytes(*first), u32::from_le_bytes(*last)),
+        _ => match *name {
+            [a] => (u32::from_le_bytes([a, 0, 0, 0]), 0),
+            [a, b] => (u32::from_le_bytes([a, b, 0, 0]), 0),
+            [a, b, c] => (u32::from_le_bytes([a, b, c, 0]), 0),
+            _ => (0, 0),
+        },
+    };
+    const LOWER: u32 = 0x2020_2020;
+    let mixed =
+        (first | LOWER).wrapping_mul(0x9E37_79B1) ^ (last | LOWER).wrapping_mul(0x85EB_CA77);
+    (to_usize(mixed >> 16) ^ name.len().wrapping_mul(37)) % SLOT_COUNT
+}
+
+#[allow(
+    clippy::as_conversions,
+    reason = "at compile time only; fewer rows than slots, asserted above"
+)]
+const fn narrow(place: usize) -> u16 {
+    place as u16
+}
+
+const fn place_of(name: &str) -> u16 {
+    let mut place = 0;
+    while !same(ROWS[place].name.as_bytes(), name.as_bytes()) {
+        place += 1;
+    }
+    narrow(place)
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What twemproxy 0.5 serves.
+    const SERVED_BY_0_5: &str = "\
+        ping quit command lolwut \
+        decr dump get getdel hgetall hkeys hlen hvals incr llen persist pttl scard smembers strlen \
+        ttl type zcard auth \
+        append decrby expire expireat getbit getset hexists hget hstrlen incrby incrbyfloat lindex \
+        pexpire pexpireat rpoplpush setnx sismember zrank zrevrank zscore move \
+        getrange hincrby hincrbyfloat hsetnx lrange lrem lset ltrim psetex setbit setex setrange \
+        smove zcount zincrby zlexcount zremrangebylex zremrangebyrank zremrangebyscore \
+        linsert lmove \
+        bitcount bitfield bitpos copy exists geoadd geodist geohash geopos georadius \
+        georadiusbymember geosearch geosearchstore getex hdel hmget hmset hrandfield hscan hset \
+        lpop lpos lpush lpushx pfadd pfcount pfmerge restore rpop rpush rpushx sadd sdiff \
+        sdiffstore set sinter sinterstore smismember sort spop srandmember srem sscan sunion \
+        sunionstore zadd zdiff zdiffstore zinter zinterstore zmscore zpopmax zpopmin zrandmember \
+        zrange zrangebylex zrangebyscore zrangestore zrem zrevrange zrevrangebylex \
+        zrevrangebyscore zscan zunion zunionstore \
+        del mget touch unlink mset eval evalsha";
+
+    #[test]
+    fn every_command_of_twemproxy_is_served() {
+        let mut count = 0;
+        for name in SERVED_BY_0_5.split_ascii_whitespace() {
+            let place = find(name.as_bytes()).unwrap_or_else(|| panic!("{name} is missing"));
+            assert!(
+                !matches!(row(place).serve, Serve::Refused(_)),
+                "{name} is refused"
+            );
+            count += 1;
+        }
+        assert_eq!(count, 137);
+    }
+
+    #[test]
+    fn every_row_is_found_in_any_case_and_nothing_else_is() {
+        for (place, row) in ROWS.iter().enumerate() {
+            let place = Some(u16::try_from(place).unwrap());
+            assert_eq!(find(row.name.as_bytes()), place, "{}", row.name);
+            assert_eq!(find(row.name.to_ascii_uppercase().as_bytes()), place);
+            assert_eq!(find(alloc::format!("{}!", row.name).as_bytes()), None);
+        }
+        // Bytes that differ from a name only in bit 5, which is a case only in letters.
+        for other in [
+            &b""[..],
+            b"g",
+            b"ge",
+            b"foo",
+            b"RESTORE\rASKING",
+            b"EVAL\x7fRO",
+            b"\x07et",
+            b"get ",
+        ] {
+            assert_eq!(find(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn lookups_touch_few_slots() {
+        let mut probes = 0;
+        for row in &ROWS {
+            let mut slot = hash(row.name.as_bytes());
+            while ROWS[usize::from(SLOTS[slot])].name != row.name {
+                slot = (slot + 1) % SLOT_COUNT;
+                probes += 1;
+            }
+        }
+        assert!(probes < ROWS.len() / 3, "{probes} extra probes");
+    }
+
+    #[test]
+    fn subcommands_carry_their_commands_name() {
+        for row in &ROWS {
+            if let Serve::Container(subs) = row.serve {
+                for sub in subs {
+                    let verb = sub.name.strip_prefix(row.name).unwrap();
+                    assert!(verb.starts_with('|'), "{}", sub.name);
+                    assert!(
+                        !matches!(sub.serve, Serve::Container(_) | Serve::Split(..)),
+                        "{}",
+                        sub.name
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The acceptor thread: owns all listeners and deals accepted clients to the workers.
+//!
+//! Invariants:
+//! 1. A listener lives until the drain: no error of one connection, and no want of descriptors,
+//!    closes it.
+//! 2. A listener that is ready and not paused is never slept over.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use twemproxy_core::ids::PoolIdx;
+use twemproxy_core::time::{Micros, Span};
+
+use crate::clock::{Clock, sleep_until};
+use crate::limits::{ACCEPT_PAUSE, ACCEPTS_PER_TURN, EVENTS_PER_WAIT};
+use crate::mail::{ToWorker, WorkerAddress};
+use crate::net::errno;
+use crate::net::listener::Listener;
+use crate::net::poller::{Events, Poller, WAKER_TOKEN};
+use crate::notices::{Kind, Notices};
+
+/// The acceptor thread's state.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    poller: Poller,
+    doors: Vec<Door>,
+    workers: Workers,
+    notices: Notices,
+    clock: Clock,
+    open_listeners: Arc<AtomicU64>,
+}
+
+/// A listener and how it stands.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pool: PoolIdx,
+    listener: Listener,
+    tcpkeepalive: bool,
+    is_ready: bool,
+    paused_until: Option<Micros>,
+}
+
+/// Who is dealt to.
+#[derive(Debug)]
+struct Workers {
+    all: Vec<WorkerAddress>,
+    /// Which have mail they do not know of.
+    unwoken: Vec<bool>,
+    /// Where the search begins, so that equals take turns.
+    next: usize,
+}
+
+/// How an accept ended.
+enum Accepted {
+    /// With a client, or with one that was gone already.
+    One,
+    /// Nobody waits.
+    Nobody,
+    /// It cannot work now.
+    Failed,
+}
+
+impl Door {
+    /// The listener of `pool`.
+    pub(crate) const fn new(pool: PoolIdx, listener: Listener, tcpkeepalive: bool) -> Self {
+        Self {
+            pool,
+            listener,
+            tcpkeepalive,
+            is_ready: false,
+            paused_until: None,
+        }
+    }
+}
+
+impl Acceptor {
+    /// An acceptor that deals what comes through `doors` to `workers`. `open_listeners` is kept at
+    /// the number of open listeners.
+    pub(crate) fn new(
+        poller: Poller,
+        mut doors: Vec<Door>,
+        workers: Vec<WorkerAddress>,
+        notices: Notices,
+        clock: Clock,
+        open_listeners: Arc<AtomicU64>,
+    ) -> io::Result<Self> {
+        for (token, door) in (0..).zip(&mut doors) {
+            poller.add_listener(&mut door.listener, token)?;
+            open_listeners.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Self {
+            poller,
+            doors,
+            workers: Workers {
+                unwoken: vec![false; workers.len()],
+                all: workers,
+                next: 0,
+            },
+            notices,
+            clock,
+            open_listeners,
+        })
+    }
+
+    /// Accepts until `stop` says so, or its sender is gone and the poller was woken.
+    pub(crate) fn run(mut self, stop: &Receiver<()>) {
+        let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+        let mut now = self.clock.now();
+        loop {
+            let timeout = sleep_until(self.next_deadline(now), now);
+            self.poller.wait(&mut events, timeout);
+            now = self.clock.now();
+            for event in events.iter() {
+                if event.token == WAKER_TOKEN {
+                    if stop.try_recv() != Err(TryRecvError::Empty) {
+                        return self.close();
+                    }
+                } else if let Some(door) = door_at(&mut self.doors, event.token) {
+                    door.is_ready = true;
+                }
+            }
+            self.turn(now);
+            self.notices.handle_timeout(now);
+        }
+    }
+
+    /// Accepts a bounded number at each ready listener.
+    fn turn(&mut self, now: Micros) {
+        for door in &mut self.doors {
+            if door.paused_until.is_some_and(|end| end > now) {
+                continue;
+            }
+            door.paused_until = None;
+            for _ in 0..ACCEPTS_PER_TURN {
+                if !door.is_ready {
+                    break;
+                }
+                match door.accept(&mut self.workers, &mut self.notices, now) {
+                    Accepted::One => {}
+                    Accepted::Nobody => door.is_ready = false,
+                    Accepted::Failed => {
+                        let pause = u64::try_from(ACCEPT_PAUSE.as_micros());
+                        door.paused_until = Some(now + Span(pause.unwrap_or(u64::MAX)));
+                        break;
+                    }
+                }
+            }
+        }
+        self.workers.wake();
+    }
+
+    fn next_deadline(&self, now: Micros) -> Option<Micros> {
+        self.doors
+            .iter()
+            .filter(|door| door.is_ready)
+            .map(|door| door.paused_until.unwrap_or(now))
+            .chain(self.notices.poll_timeout())
+            .min()
+    }
+
+    fn close(self) {
+        for door in self.doors {
+            drop(door);
+            self.open_listeners.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Door {
+    fn accept(&self, workers: &mut Workers, notices: &mut Notices, now: Micros) -> Accepted {
+        let p = self.listener.fd();
+        let (stream, peer) = match self.listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                use io::ErrorKind as E;
+                return match error.kind() {
+                    E::WouldBlock => Accepted::Nobody,
+                    E::Interrupted | E::ConnectionAborted => Accepted::One,
+                    _ => {
+                        notices.write(Kind::AcceptFailed, now, || {
+                            format!("accept on p {p} failed: {}", errno::text(&error))
+                        });
+                        Accepted::Failed
+                    }
+                };
+            }
+        };
+        if let Err(error) = stream.set_client_options(self.tcpkeepalive) {
+            // The client has gone meanwhile.
+            notices.write(Kind::AcceptFailed, now, || {
+                format!(
+                    "set options on c {} failed: {}",
+                    stream.fd(),
+                    errno::text(&error)
+                )
+            });
+            return Accepted::One;
+        }
+        notices.write(Kind::Accepted, now, || {
+            let c = stream.fd();
+            match peer {
+                Some(peer) => format!("accepted c {c} on p {p} from '{peer}'"),
+                None => format!("accepted c {c} on p {p}"),
+            }
+        });
+        workers.deal(ToWorker::Accepted {
+            pool: self.pool,
+            stream,
+        });
+        Accepted::One
+    }
+}
+
+impl Workers {
+    /// Gives a client to the worker with the fewest.
+    fn deal(&mut self, mail: ToWorker) {
+        let count = self.all.len();
+        let chosen = (0..count)
+            .map(|step| (self.next + step) % count)
+            .min_by_key(|&index| self.all[index].clients().count())
+            .expect("there is at least one worker");
+        self.all[chosen].clients().up();
+        self.all[chosen].put(mail);
+        self.unwoken[chosen] = true;
+        self.next = (chosen + 1) % count;
+    }
+
+    fn wake(&mut self) {
+        for (worker, unwoken) in self.all.iter().zip(&mut self.unwoken) {
+            if std::mem::take(unwoken) {
+                worker.wake();
+            }
+        }
+    }
+}
+
+fn door_at(doors: &mut [Door], token: u64) -> Option<&mut Door> {
+    doors.get_mut(usize::try_from(token).ok()?)
+}

@@ -1,0 +1,49 @@
+//! Every bound of the shell, with its reason and its outcome. Those of the engine stand in
+//! [`twemproxy_core::limits`].
+
+use std::time::Duration;
+
+/// Kernel events one wait returns at most; more come with the next wait.
+pub(crate) const EVENTS_PER_WAIT: usize = 1024;
+
+/// Reads from clients after which what was gathered for the servers is sent, so that the first
+/// request of a large tick does not wait for the parsing of all others.
+pub(crate) const READS_PER_FLUSH: usize = 64;
+
+/// Connections taken from one listener before the others get their turn and workers are woken.
+pub(crate) const ACCEPTS_PER_TURN: usize = 256;
+
+/// Rest of a listener after an accept that failed for want of descriptors or memory; the
+/// connections stay in the kernel's backlog meanwhile.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of a closing client's unread input that are read and dropped, so that closing does not
+/// reset the connection and take the last reply with it; with more, it may.
+pub(crate) const CLOSE_DISCARD_LEN: usize = 64 * 1024;
+
+/// Silence on a server connection after which the kernel probes it, and the interval of the probes.
+pub(crate) const SERVER_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// See [`SERVER_KEEPALIVE_IDLE`].
+pub(crate) const SERVER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Time for which the kernel sends again to a silent server before it calls the connection dead:
+/// without it a pool without `timeout:` hangs on a vanished server for a quarter of an hour.
+pub(crate) const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Lines waiting for the log thread; further lines are dropped and counted.
+pub(crate) const LOG_QUEUE_LEN: usize = 4096;
+
+/// Bytes of one log line including its newline; longer lines are cut.
+// compat: the original's line buffer.
+pub(crate) const LOG_LINE_LEN: usize = 256;
+
+/// How long the end of the process waits for the log thread; what is left then is lost.
+pub(crate) const LOG_FLUSH_WAIT: Duration = Duration::from_secs(1);
+
+/// Log lines of one kind and one thread within [`NOTICE_WINDOW`]; the rest is counted in one line.
+pub(crate) const NOTICES_PER_WINDOW: u32 = 10;
+/// See [`NOTICES_PER_WINDOW`], in microseconds.
+pub(crate) const NOTICE_WINDOW_MICROS: u64 = 1_000_000;
+
+/// Time one statistics client has to take its answer before it is cut off.
+pub(crate) const STATS_WRITE_WAIT: Duration = Duration::from_secs(2);

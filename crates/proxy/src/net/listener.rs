@@ -1,0 +1,278 @@
+//! A pool's listening socket.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, SockAddr, Socket, Type};
+use thiserror::Error;
+
+use super::errno;
+use super::stream::Stream;
+use crate::config::{Listen, PoolAddresses};
+
+/// A non-blocking listening socket.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// IPv4 or IPv6.
+    Tcp(TcpListener),
+    /// A unix socket; its file goes when it is closed.
+    Unix(
+        UnixListener,
+        #[expect(dead_code, reason = "owned for its end")] SocketFile,
+    ),
+}
+
+/// Why a listener cannot be opened, in the original's words.
+#[derive(Debug, Error)]
+#[error("{step} failed: {}", errno::text(.error))]
+pub(crate) struct ListenError {
+    step: String,
+    error: io::Error,
+}
+
+/// The file of a unix socket that this process made.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Listener {
+    /// Opens the listener of a pool.
+    pub(crate) fn open(pool: &PoolAddresses) -> Result<Self, ListenError> {
+        match &pool.listen {
+            Listen::Tcp {
+                host,
+                port,
+                address,
+            } => open_tcp(*address, &format!("{host}:{port}"), pool),
+            Listen::Unix { path, mode } => open_unix(path, *mode, pool),
+        }
+    }
+
+    /// Takes one connection; the address is the peer's, for the log.
+    pub(crate) fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((Stream::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept()?;
+                Ok((Stream::Unix(stream), None))
+            }
+        }
+    }
+
+    /// The descriptor, for a log line.
+    pub(crate) fn fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Unix(listener, _) => listener.as_raw_fd(),
+        }
+    }
+}
+
+impl Source for Listener {
+    fn register(&mut self, registry: &Registry, token: Token, for_: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.register(registry, token, for_),
+            Self::Unix(listener, _) => listener.register(registry, token, for_),
+        }
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, for_: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.reregister(registry, token, for_),
+            Self::Unix(listener, _) => listener.reregister(registry, token, for_),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.deregister(registry),
+            Self::Unix(listener, _) => listener.deregister(registry),
+        }
+    }
+}
+
+impl SocketFile {
+    /// The file at `path`, which the caller has just made by binding a socket.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    fn is_still_ours(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode))
+    }
+}
+
+/// The file goes with its socket, if it is still the one that was made and not a successor's.
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.is_still_ours() {
+            // The process is about to end; a file that cannot be removed is stale, not wrong, and
+            // the next start removes it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn open_tcp(
+    address: SocketAddr,
+    name: &str,
+    pool: &PoolAddresses,
+) -> Result<Listener, ListenError> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, None).map_err(step("socket"))?;
+    let fd = socket.as_raw_fd();
+    socket.set_reuse_address(true).map_err(step(format!(
+        "reuse of addr '{name}' for listening on p {fd}"
+    )))?;
+    if pool.reuseport {
+        socket.set_reuse_port(true).map_err(step(format!(
+            "reuse of port '{name}' for listening on p {fd}"
+        )))?;
+    }
+    bind_and_listen(&socket, &address.into(), name, pool.backlog)?;
+    Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
+}
+
+fn open_unix(
+    path: &Path,
+    mode: Option<u32>,
+    pool: &PoolAddresses,
+) -> Result<Listener, ListenError> {
+    let name = path.display().to_string();
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::UNIX, kind, None).map_err(step("socket"))?;
+    let fd = socket.as_raw_fd();
+    let bind = || format!("bind on p {fd} to addr '{name}'");
+    let address = SockAddr::unix(path).map_err(step(bind()))?;
+    // A socket that an earlier run left behind is in the way; any other file is the operator's.
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(path).map_err(step(bind()))?;
+    }
+    bind_and_listen(&socket, &address, &name, pool.backlog)?;
+    let file = SocketFile::of(path).map_err(step(bind()))?;
+    if let Some(mode) = mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .map_err(step(format!("chmod on p {fd} on addr '{name}'")))?;
+    }
+    Ok(Listener::Unix(UnixListener::from_std(socket.into()), file))
+}
+
+fn bind_and_listen(
+    socket: &Socket,
+    address: &SockAddr,
+    name: &str,
+    backlog: u32,
+) -> Result<(), ListenError> {
+    let fd = socket.as_raw_fd();
+    socket
+        .bind(address)
+        .map_err(step(format!("bind on p {fd} to addr '{name}'")))?;
+    socket
+        .listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+        .map_err(step(format!("listen on p {fd} on addr '{name}'")))
+}
+
+fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> ListenError {
+    let step = step.into();
+    move |error| ListenError { step, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    fn pool(listen: Listen) -> PoolAddresses {
+        PoolAddresses {
+            listen,
+            backlog: 16,
+            tcpkeepalive: false,
+            reuseport: false,
+            servers: Vec::new(),
+        }
+    }
+
+    fn unix(path: &Path, mode: Option<u32>) -> PoolAddresses {
+        pool(Listen::Unix {
+            path: path.to_owned(),
+            mode,
+        })
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error_in_the_originals_words() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = Listener::open(&pool(Listen::Tcp {
+            host: "localhost".into(),
+            port: address.port(),
+            address,
+        }))
+        .unwrap_err()
+        .to_string();
+        let (before, after) = error.split_once(" to addr ").unwrap();
+        assert!(before.starts_with("bind on p "), "{error}");
+        let port = address.port();
+        assert_eq!(
+            after,
+            format!("'localhost:{port}' failed: Address already in use")
+        );
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_gets_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+
+        let listener = Listener::open(&unix(&path, Some(0o600))).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
+
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        let error = Listener::open(&unix(&path, None)).unwrap_err();
+        assert!(error.to_string().ends_with("Address already in use"));
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn the_socket_file_of_a_successor_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let first = Listener::open(&unix(&path, None)).unwrap();
+        let second = Listener::open(&unix(&path, None)).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,403 @@
+//! The life of the process: start, signals, drain, end. Owns every thread.
+//!
+//! ```text
+//!             signals ──► supervisor (main) ──drain──► worker 0..n   engine, poller, sockets
+//!                            │      ▲                   ▲     │
+//!                            │ stop └─────── done ──────┼─────┤ names
+//!                            ▼                          │     ▼
+//!                         acceptor ───── clients ───────┤  resolver
+//!                         listeners                     └──addresses
+//!             stats ◄── counters of all workers         log ◄── lines of all threads
+//! ```
+//!
+//! Invariants:
+//! 1. Nothing is started before the daemon has left its terminal: fork and threads do not mix.
+//! 2. Listeners are closed before workers drain, so no client comes after the drain began.
+//! 3. Whatever way the process ends by itself, its pid file and socket files go with it, if they
+//!    are still its own.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::system::uname;
+use thiserror::Error;
+use twemproxy_core::config::Config;
+use twemproxy_core::counters::Counters;
+use twemproxy_core::engine::Engine;
+use twemproxy_core::ids::PoolIdx;
+
+use crate::acceptor::{Acceptor, Door};
+use crate::cli::{self, Options};
+use crate::clock::Clock;
+use crate::config::{self, ConfigError, ProxyConfig};
+use crate::daemon::{self, Detached, PidFile, PidFileError, Report};
+use crate::dial::{Dialer, Endpoint, endpoints};
+use crate::log::{self, Level, Output, log};
+use crate::mail::{ClientCount, Lookup, ToSupervisor, ToWorker, WorkerAddress};
+use crate::net::errno;
+use crate::net::listener::{ListenError, Listener, SocketFile};
+use crate::net::poller::{Poller, Waker};
+use crate::notices::Notices;
+use crate::resolver::Resolver;
+use crate::signals;
+use crate::stats::{StatsError, StatsListener, StatsSource};
+use crate::worker::{Worker, WorkerParts};
+
+/// Why the proxy did not start.
+#[derive(Debug, Error)]
+enum StartError {
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Stats(#[from] StatsError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("{what} failed: {}", errno::text(.error))]
+    System {
+        what: &'static str,
+        error: io::Error,
+    },
+}
+
+/// Runs the proxy until it is told to end.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let output = match Output::open(options.output.as_deref()) {
+        Ok(output) => output,
+        Err(error) => {
+            let path = options.output.as_deref().unwrap_or_else(|| "".as_ref());
+            let (path, text) = (path.display(), errno::text(&error));
+            return fail(&format!("opening log file '{path}' failed: {text}"));
+        }
+    };
+    if !options.daemonize {
+        return serve(options, output, None);
+    }
+    match daemon::detach() {
+        Ok(Detached::Daemon(report)) => serve(options, output, Some(report)),
+        Ok(Detached::Command(Ok(()))) => ExitCode::SUCCESS,
+        Ok(Detached::Command(Err(reason))) => fail(&reason),
+        Err(error) => fail(&format!("daemonizing failed: {}", errno::text(&error))),
+    }
+}
+
+fn fail(reason: &str) -> ExitCode {
+    eprintln!("{reason}");
+    ExitCode::FAILURE
+}
+
+/// The process that serves: in the foreground, or the daemon.
+fn serve(options: &Options, output: Output, report: Option<Report>) -> ExitCode {
+    if let Err(error) = log::start(output, options.verbosity) {
+        return fail(&format!("starting the log failed: {}", errno::text(&error)));
+    }
+    abort_on_panic();
+    let mut pid_file = None;
+    let started = start(options, &mut pid_file);
+    let (result, code) = match started {
+        Ok(proxy) => {
+            if let Some(report) = report {
+                report.up();
+            }
+            proxy.supervise(Duration::from_millis(options.drain_timeout_ms));
+            (None, ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            log!(Level::Error, "{reason}");
+            if let StartError::Config(ConfigError::Invalid { .. }) = error {
+                cli::report_syntax_invalid(&options.conf_file);
+            }
+            (report.map(|report| (report, reason)), ExitCode::FAILURE)
+        }
+    };
+    if let Some(pid_file) = pid_file {
+        pid_file.remove();
+    }
+    log!(Level::Always, "done, rabbit done");
+    log::flush();
+    if let Some((report, reason)) = result {
+        report.failed(&reason);
+    }
+    code
+}
+
+/// A proxy that has lost its invariants can hand one client another's data: any panic, on any
+/// thread, ends the process, after its message is written.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("?");
+        let message = format!("thread '{name}': {panic}").replace('\n', " ");
+        log!(Level::Always, "{message}");
+        // The log thread cannot wait for itself.
+        if name != "log" {
+            log::flush();
+        }
+        eprintln!("nutcracker: {message}");
+        std::process::abort();
+    }));
+}
+
+/// The running proxy, as the supervisor sees it.
+struct Proxy {
+    inbox: Receiver<ToSupervisor>,
+    workers: Vec<WorkerAddress>,
+    acceptor: Stoppable,
+    /// The statistics port answers until the end; its file goes with the proxy.
+    _stats_file: Option<SocketFile>,
+}
+
+struct Stoppable {
+    stop: Sender<()>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+}
+
+/// Everything in the original's order: a failure leaves nothing behind but the pid file, which
+/// the caller removes.
+fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, StartError> {
+    let signals = signals::catch().map_err(system("installing signal handlers"))?;
+    if let Some(path) = &options.pid_file {
+        *pid_file = Some(PidFile::write(path)?);
+    }
+    log_banner();
+    let started = Instant::now();
+    let clock = Clock::start();
+    let mut config = config::load(&options.conf_file, config::physical_memory())?;
+    config.core.wall_clock_origin = clock.wall_clock_origin();
+    config.core.memory_limit = share(config.core.memory_limit, options.workers);
+    raise_file_limit();
+    let (stats, stats_file) = StatsListener::open(&options.stats_addr, options.stats_port)?;
+    let listeners = config.pools.iter().map(Listener::open);
+    let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>()?;
+
+    let core = Arc::new(config.core.clone());
+    let (supervisor, inbox) = channel();
+    let crew = Crew::start(options.workers, &config, &core, clock, &supervisor)?;
+    let open_listeners = Arc::new(AtomicU64::new(0));
+    let acceptor = {
+        let poller = Poller::new().map_err(system("creating a poller"))?;
+        let waker = poller.waker().map_err(system("creating a waker"))?;
+        let acceptor = Acceptor::new(
+            poller,
+            doors(listeners, &config),
+            crew.addresses.clone(),
+            Notices::new(&core),
+            clock,
+            Arc::clone(&open_listeners),
+        )
+        .map_err(system("watching the listeners"))?;
+        let (stop, stopped) = channel();
+        let thread = spawn("acceptor", move || acceptor.run(&stopped))?;
+        Stoppable {
+            stop,
+            waker,
+            thread,
+        }
+    };
+    let source = StatsSource {
+        config: core,
+        counters: crew.counters,
+        open_listeners,
+        source: uname().nodename().to_string_lossy().into_owned(),
+        started,
+    };
+    spawn("stats", move || stats.run(&source))?;
+    signals::forward(signals, supervisor).map_err(system("starting the signal thread"))?;
+    Ok(Proxy {
+        inbox,
+        workers: crew.addresses,
+        acceptor,
+        _stats_file: stats_file,
+    })
+}
+
+/// The workers and their resolver.
+struct Crew {
+    addresses: Vec<WorkerAddress>,
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Crew {
+    fn start(
+        count: usize,
+        config: &ProxyConfig,
+        core: &Arc<Config>,
+        clock: Clock,
+        supervisor: &Sender<ToSupervisor>,
+    ) -> Result<Self, StartError> {
+        let endpoints: Arc<[Endpoint]> = endpoints(config);
+        let (resolver, questions) = channel();
+        let mut crew = Self {
+            addresses: Vec::new(),
+            counters: Vec::new(),
+        };
+        let mut workers = Vec::new();
+        for index in 0..count {
+            let dialer = Dialer::new(Arc::clone(&endpoints), resolver.clone(), index);
+            let mut engine = Engine::new(Arc::clone(core), seed());
+            engine.number_clients(widen(index) + 1, widen(count));
+            workers.push(crew.hire(engine, dialer, clock)?);
+        }
+        crew.start_resolver(endpoints, questions)?;
+        for (index, worker) in workers.into_iter().enumerate() {
+            let supervisor = supervisor.clone();
+            spawn(&format!("worker-{index}"), move || worker.run(&supervisor))?;
+        }
+        Ok(crew)
+    }
+
+    /// Makes a worker that can be started once all are made.
+    fn hire(&mut self, engine: Engine, dialer: Dialer, clock: Clock) -> Result<Worker, StartError> {
+        let poller = Poller::new().map_err(system("creating a poller"))?;
+        let waker = poller.waker().map_err(system("creating a waker"))?;
+        let (sender, mailbox) = channel();
+        let clients = Arc::new(ClientCount::default());
+        let address = WorkerAddress::new(sender, Arc::new(waker), Arc::clone(&clients));
+        self.addresses.push(address);
+        self.counters.push(Arc::clone(engine.counters()));
+        let notices = Notices::new(engine.config());
+        Ok(Worker::new(WorkerParts {
+            engine,
+            poller,
+            dialer,
+            mailbox,
+            notices,
+            clock,
+            clients,
+        }))
+    }
+
+    fn start_resolver(
+        &self,
+        endpoints: Arc<[Endpoint]>,
+        questions: Receiver<Lookup>,
+    ) -> Result<(), StartError> {
+        let resolver = Resolver::new(endpoints, self.addresses.clone(), questions);
+        spawn("resolver", move || resolver.run()).map(drop)
+    }
+}
+
+impl Proxy {
+    /// Handles signals until one says to end, then drains, for `drain_timeout` at most.
+    fn supervise(self, drain_timeout: Duration) {
+        while let Ok(mail) = self.inbox.recv() {
+            if let ToSupervisor::Signal(number) = mail
+                && signals::handle(number)
+            {
+                break;
+            }
+        }
+        self.acceptor.stop();
+        for worker in &self.workers {
+            worker.put(ToWorker::Drain);
+            worker.wake();
+        }
+        await_drain(&self.inbox, self.workers.len(), drain_timeout);
+    }
+}
+
+/// Waits until all workers are done, the time is up, or a second signal wants the end at once.
+fn await_drain(inbox: &Receiver<ToSupervisor>, workers: usize, drain_timeout: Duration) {
+    let deadline = Instant::now() + drain_timeout;
+    let mut busy = workers;
+    while busy > 0 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match inbox.recv_timeout(left) {
+            Ok(ToSupervisor::WorkerDone) => busy -= 1,
+            Ok(ToSupervisor::Signal(number)) => {
+                if signals::handle(number) {
+                    return;
+                }
+            }
+            Err(_) => {
+                log!(Level::Warning, "drain timed out, closing what is left");
+                return;
+            }
+        }
+    }
+}
+
+impl Stoppable {
+    fn stop(self) {
+        // An acceptor that has panicked has taken the process with it.
+        let _ = self.stop.send(());
+        self.waker.wake();
+        let _ = self.thread.join();
+    }
+}
+
+fn doors(listeners: Vec<Listener>, config: &ProxyConfig) -> Vec<Door> {
+    (0..)
+        .zip(listeners.into_iter().zip(&config.pools))
+        .map(|(index, (listener, pool))| Door::new(PoolIdx(index), listener, pool.tcpkeepalive))
+        .collect()
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(system("starting a thread"))
+}
+
+fn log_banner() {
+    let system = uname();
+    let text = |field: &std::ffi::CStr| field.to_string_lossy().into_owned();
+    log!(
+        Level::Always,
+        "nutcracker-0.5.0 built for {} {} {} started on pid {}",
+        text(system.sysname()),
+        text(system.release()),
+        text(system.machine()),
+        std::process::id()
+    );
+    log!(
+        Level::Always,
+        "run, rabbit run: twemproxy {} in Rust",
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
+/// One worker's part of a limit of the process.
+fn share(limit: u64, workers: usize) -> u64 {
+    limit / widen(workers.max(1))
+}
+
+fn widen(count: usize) -> u64 {
+    u64::try_from(count).expect("a number of threads is small")
+}
+
+/// As many descriptors as the system allows us.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        let text = errno::text(&error.into());
+        log!(
+            Level::Warning,
+            "raising the limit of open files failed, ignored: {text}"
+        );
+    }
+}
+
+/// Unpredictable, and different for each worker.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::System { what, error }
+}

@@ -1,0 +1,470 @@
+//! The event loop: wait, read, tell the engine, do what it asks.
+//!
+//! A worker owns a poller, the sockets of its connections and an engine. It makes the system calls
+//! and decides nothing: which connection is read is the kernel's and the engine's business.
+//!
+//! Invariants:
+//! 1. Readiness is remembered: `readable` stays true from an edge until a read shows that the
+//!    kernel's buffer is empty. A readable connection is on a ready list unless the engine paused
+//!    it, so a worker never sleeps over bytes it could read.
+//! 2. `blocked` is true exactly while a writable edge is owed; only then is a flush put off.
+//! 3. One clock read and at most one engine time-out per tick, no allocation per event, and no
+//!    system call per connection but its reads and its writes.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use twemproxy_core::engine::{Action, Closed, Engine};
+use twemproxy_core::ids::{ConnId, PoolIdx, ServerConnId};
+use twemproxy_core::limits::{READS_PER_TICK, SEND_SLICES_MAX};
+use twemproxy_core::time::Micros;
+
+use crate::clock::{Clock, sleep_until};
+use crate::dial::{Dialer, Progress};
+use crate::limits::{EVENTS_PER_WAIT, READS_PER_FLUSH};
+use crate::mail::{ClientCount, ToSupervisor, ToWorker};
+use crate::net::errno;
+use crate::net::poller::{Event, Events, Poller, WAKER_TOKEN};
+use crate::net::stream::Stream;
+use crate::notices::{Kind, Notices};
+use crate::slots::Slots;
+
+/// One worker thread's state.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    engine: Engine,
+    poller: Poller,
+    conns: Conns,
+    dialer: Dialer,
+    ready_servers: VecDeque<ConnId>,
+    ready_clients: VecDeque<ConnId>,
+    mailbox: Receiver<ToWorker>,
+    notices: Notices,
+    clock: Clock,
+    clients: Arc<ClientCount>,
+    is_draining: bool,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub(crate) struct WorkerParts {
+    /// Everything that happens between a client and its servers.
+    pub(crate) engine: Engine,
+    /// Its own, with the waker of its mailbox.
+    pub(crate) poller: Poller,
+    /// Connections being made.
+    pub(crate) dialer: Dialer,
+    /// From acceptor, resolver and supervisor.
+    pub(crate) mailbox: Receiver<ToWorker>,
+    /// Log lines.
+    pub(crate) notices: Notices,
+    /// The process' clock.
+    pub(crate) clock: Clock,
+    /// What the acceptor deals by.
+    pub(crate) clients: Arc<ClientCount>,
+}
+
+/// The connections that stand, under the engine's ids.
+#[derive(Debug)]
+struct Conns {
+    clients: Slots<Conn>,
+    servers: Slots<Conn>,
+}
+
+#[derive(Debug)]
+struct Conn {
+    stream: Stream,
+    /// There may be something to read.
+    readable: bool,
+    /// The peer's end of input is in the kernel's buffer: a short read is not the last one.
+    hangup: bool,
+    /// The end of input was read: nothing is to be read any more.
+    ended: bool,
+    /// On a ready list.
+    queued: bool,
+    /// The kernel took no more bytes; a writable edge will tell.
+    blocked: bool,
+}
+
+impl Worker {
+    /// A worker without connections.
+    pub(crate) fn new(parts: WorkerParts) -> Self {
+        Self {
+            engine: parts.engine,
+            poller: parts.poller,
+            conns: Conns {
+                clients: Slots::new(),
+                servers: Slots::new(),
+            },
+            dialer: parts.dialer,
+            ready_servers: VecDeque::new(),
+            ready_clients: VecDeque::new(),
+            mailbox: parts.mailbox,
+            notices: parts.notices,
+            clock: parts.clock,
+            clients: parts.clients,
+            is_draining: false,
+        }
+    }
+
+    /// Works until drained, and says so.
+    pub(crate) fn run(mut self, supervisor: &Sender<ToSupervisor>) {
+        let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+        let mut now = self.clock.now();
+        self.engine.start(now);
+        self.perform_actions(now);
+        while !(self.is_draining && self.engine.is_drained()) {
+            let timeout = sleep_until(self.next_deadline(now), now);
+            self.poller.wait(&mut events, timeout);
+            now = self.clock.now();
+            self.tick(&events, now);
+        }
+        // The supervisor may have ended the drain before us.
+        let _ = supervisor.send(ToSupervisor::WorkerDone);
+    }
+
+    /// Everything between two waits.
+    fn tick(&mut self, events: &Events, now: Micros) {
+        for event in events.iter() {
+            self.handle_event(event, now);
+        }
+        self.read_ready(now);
+        self.engine.handle_timeout(now);
+        self.notices.handle_timeout(now);
+        self.perform_actions(now);
+    }
+
+    /// Never later than now while a connection waits to be read.
+    fn next_deadline(&self, now: Micros) -> Option<Micros> {
+        if !self.ready_servers.is_empty() || !self.ready_clients.is_empty() {
+            return Some(now);
+        }
+        match (self.engine.poll_timeout(), self.notices.poll_timeout()) {
+            (Some(engine), Some(notices)) => Some(engine.min(notices)),
+            (engine, notices) => engine.or(notices),
+        }
+    }
+
+    fn handle_event(&mut self, event: Event, now: Micros) {
+        if event.token == WAKER_TOKEN {
+            return self.read_mail(now);
+        }
+        let id = ConnId::from_token(event.token);
+        let Some(conn) = self.conns.get_mut(id) else {
+            return self.handle_dial_event(id, event, now);
+        };
+        if event.error && matches!(id, ConnId::Client(_)) {
+            let why = pending_error(&conn.stream);
+            return self.lose(id, why, now);
+        }
+        // A server's error waits until the responses before it are read: the read returns it.
+        if event.readable || event.hangup || event.error {
+            conn.readable = !conn.ended;
+            conn.hangup |= event.hangup || event.error;
+            self.queue_if_readable(id);
+        }
+        self.handle_writable(id, event, now);
+    }
+
+    /// Every edge says that there is room; only one that was waited for matters.
+    fn handle_writable(&mut self, id: ConnId, event: Event, now: Micros) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && conn.blocked
+            && (event.writable || event.error)
+        {
+            conn.blocked = false;
+            self.flush(id, now);
+        }
+    }
+
+    /// An edge of a socket that is still connecting, or a stale one.
+    fn handle_dial_event(&mut self, id: ConnId, event: Event, now: Micros) {
+        if let ConnId::Server(conn) = id {
+            let progress = self.dialer.ready(&self.poller, conn);
+            self.handle_progress(conn, progress, now);
+            if event.readable || event.hangup {
+                self.mark_readable(id, event.hangup);
+            }
+        }
+    }
+
+    fn handle_progress(&mut self, conn: ServerConnId, progress: Progress, now: Micros) {
+        match progress {
+            Progress::Pending => {}
+            Progress::Connected(stream) => {
+                self.conns.insert(conn.into(), stream);
+                self.engine.handle_connected(conn, now);
+            }
+            Progress::Failed(why) => self.engine.handle_closed(conn.into(), why, now),
+        }
+    }
+
+    fn read_mail(&mut self, now: Micros) {
+        while let Ok(mail) = self.mailbox.try_recv() {
+            match mail {
+                ToWorker::Accepted { pool, stream } => self.accept(pool, stream, now),
+                ToWorker::Resolved { conn, addresses } => self.resolved(conn, addresses, now),
+                ToWorker::Drain => {
+                    self.is_draining = true;
+                    self.engine.start_drain(now);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, pool: PoolIdx, mut stream: Stream, now: Micros) {
+        match self.engine.handle_accept(pool, now) {
+            Ok(client) => {
+                let id = ConnId::from(client);
+                let added = self.poller.add(&mut stream, id.token());
+                self.conns.insert(id, stream);
+                if let Err(error) = added {
+                    self.lose(id, errno::closed(&error), now);
+                }
+            }
+            Err(refused) => {
+                // Best effort: a fresh socket has room for so little.
+                let _ = stream.send(refused.reply);
+                stream.close_gently();
+                self.clients.down();
+            }
+        }
+    }
+
+    fn resolved(
+        &mut self,
+        conn: ServerConnId,
+        addresses: io::Result<Vec<SocketAddr>>,
+        now: Micros,
+    ) {
+        let progress = self.dialer.resolved(&self.poller, conn, addresses);
+        self.handle_progress(conn, progress, now);
+    }
+
+    /// Reads every ready connection a bounded number of times; those that have more stay ready.
+    ///
+    /// Servers first: their responses are older than any new request, and free what it needs.
+    fn read_ready(&mut self, now: Micros) {
+        for _ in 0..self.ready_servers.len() {
+            if let Some(id) = self.ready_servers.pop_front() {
+                self.read_some(id, now);
+            }
+        }
+        let mut reads = 0;
+        for _ in 0..self.ready_clients.len() {
+            if let Some(id) = self.ready_clients.pop_front() {
+                reads += self.read_some(id, now);
+            }
+            if reads >= READS_PER_FLUSH {
+                reads = 0;
+                self.perform_actions(now);
+            }
+        }
+    }
+
+    /// Returns how many reads were made.
+    fn read_some(&mut self, id: ConnId, now: Micros) -> usize {
+        for reads in 0..READS_PER_TICK {
+            let Some(conn) = self.conns.get_mut(id) else {
+                return reads;
+            };
+            conn.queued = false;
+            let space = self.engine.recv_space(id);
+            if space.is_empty() {
+                return reads;
+            }
+            let room = space.len();
+            match conn.stream.recv(space) {
+                Ok(0) => {
+                    self.end_input(id, now);
+                    return reads + 1;
+                }
+                Ok(len) => {
+                    // A short read of a stream has emptied it; the next bytes make a new edge.
+                    conn.readable = len == room || conn.hangup;
+                    let is_empty = !conn.readable;
+                    self.engine.recv_commit(id, len, now);
+                    if is_empty {
+                        return reads + 1;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    conn.readable = false;
+                    return reads + 1;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.lose(id, errno::closed(&error), now);
+                    return reads + 1;
+                }
+            }
+        }
+        self.queue_if_readable(id);
+        READS_PER_TICK
+    }
+
+    /// A client may still read its replies; a server that says no more is of no use.
+    fn end_input(&mut self, id: ConnId, now: Micros) {
+        match id {
+            ConnId::Server(_) => self.lose(id, Closed::Eof, now),
+            ConnId::Client(_) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.readable = false;
+                    conn.ended = true;
+                }
+                self.engine.handle_read_eof(id, now);
+            }
+        }
+    }
+
+    fn perform_actions(&mut self, now: Micros) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Connect { conn, server } => {
+                    let progress = self.dialer.dial(&self.poller, conn, server);
+                    self.handle_progress(conn, progress, now);
+                }
+                Action::Flush(id) => self.flush(id, now),
+                Action::ResumeRead(id) => self.queue_if_readable(id),
+                Action::Close(id) => self.close(id, now),
+                Action::Notice(notice) => {
+                    let clients = &self.conns.clients;
+                    self.notices.write_notice(notice, now, |client| {
+                        clients
+                            .get(client.index, client.generation)
+                            .map_or_else(|| "a client".to_owned(), |conn| conn.stream.peer())
+                    });
+                }
+            }
+        }
+    }
+
+    /// Sends until nothing is left or the kernel takes no more.
+    fn flush(&mut self, id: ConnId, now: Micros) {
+        let Some(conn) = self.conns.get_mut(id) else {
+            return;
+        };
+        while !conn.blocked {
+            match send_once(&self.engine, id, &conn.stream) {
+                Ok(0) => return,
+                Ok(len) => self.engine.send_commit(id, len, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.blocked = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.lose(id, errno::closed(&error), now),
+            }
+        }
+    }
+
+    /// The engine is done with a connection.
+    fn close(&mut self, id: ConnId, now: Micros) {
+        match (self.conns.remove(id), id) {
+            (Some(conn), ConnId::Client(_)) => {
+                self.note_closed(&conn.stream, None, now);
+                if conn.readable {
+                    conn.stream.close_gently();
+                }
+                self.clients.down();
+            }
+            (None, ConnId::Server(conn)) => self.dialer.cancel(conn),
+            _ => {}
+        }
+    }
+
+    /// A connection broke.
+    fn lose(&mut self, id: ConnId, why: Closed, now: Micros) {
+        if let Some(conn) = self.conns.remove(id)
+            && matches!(id, ConnId::Client(_))
+        {
+            self.note_closed(&conn.stream, Some(why), now);
+            self.clients.down();
+        }
+        self.engine.handle_closed(id, why, now);
+    }
+
+    fn note_closed(&mut self, stream: &Stream, why: Option<Closed>, now: Micros) {
+        self.notices.write(Kind::ClientClosed, now, || match why {
+            Some(why) => format!("close c {}: {}", stream.fd(), why.text()),
+            None => format!("close c {}", stream.fd()),
+        });
+    }
+
+    fn mark_readable(&mut self, id: ConnId, hangup: bool) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.readable = true;
+            conn.hangup |= hangup;
+            self.queue_if_readable(id);
+        }
+    }
+
+    /// Puts a connection with something to read on its ready list, once.
+    fn queue_if_readable(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && conn.readable
+            && !conn.queued
+        {
+            conn.queued = true;
+            match id {
+                ConnId::Client(_) => self.ready_clients.push_back(id),
+                ConnId::Server(_) => self.ready_servers.push_back(id),
+            }
+        }
+    }
+}
+
+impl Conns {
+    fn insert(&mut self, id: ConnId, stream: Stream) {
+        let conn = Conn {
+            stream,
+            readable: false,
+            hangup: false,
+            ended: false,
+            queued: false,
+            blocked: false,
+        };
+        match id {
+            ConnId::Client(id) => self.clients.insert(id.index, id.generation, conn),
+            ConnId::Server(id) => self.servers.insert(id.index, id.generation, conn),
+        }
+    }
+
+    #[inline]
+    fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        match id {
+            ConnId::Client(id) => self.clients.get_mut(id.index, id.generation),
+            ConnId::Server(id) => self.servers.get_mut(id.index, id.generation),
+        }
+    }
+
+    fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        match id {
+            ConnId::Client(id) => self.clients.remove(id.index, id.generation),
+            ConnId::Server(id) => self.servers.remove(id.index, id.generation),
+        }
+    }
+}
+
+/// One write of as much as the engine has; 0 if it has nothing.
+fn send_once(engine: &Engine, id: ConnId, stream: &Stream) -> io::Result<usize> {
+    let mut slices: [&[u8]; SEND_SLICES_MAX] = [&[]; SEND_SLICES_MAX];
+    let count = engine.send_slices(id, &mut slices);
+    match slices[..count] {
+        [] => Ok(0),
+        [only] => stream.send(only),
+        [..] => {
+            let vector = slices.map(IoSlice::new);
+            stream.send_vectored(&vector[..count])
+        }
+    }
+}
+
+/// Why a socket shows an error.
+fn pending_error(stream: &Stream) -> Closed {
+    match stream.take_error() {
+        Ok(Some(error)) | Err(error) => errno::closed(&error),
+        // Another call has taken it.
+        Ok(None) => Closed::Reset,
+    }
+}

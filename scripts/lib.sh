@@ -1,0 +1,61 @@
+# Functions that ./demo and ./test share. Sourced, not run; needs bash.
+
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# Runs a command as root: directly, or with sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "need root or sudo for: $*"
+    fi
+}
+
+# need PROGRAM=PACKAGE...: installs the packages of the programs that are missing.
+need() {
+    local pair missing=()
+    # Servers live in sbin, which is not on everybody's path.
+    PATH=$PATH:/usr/sbin:/sbin
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    command -v apt-get >/dev/null || fail "please install: ${missing[*]}"
+    printf 'installing %s\n' "${missing[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+        "${missing[@]}" >/dev/null
+}
+
+need_cargo() {
+    [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+    command -v cargo >/dev/null || fail "cargo is missing; rustup installs it, the version is in rust-toolchain.toml"
+}
+
+# Whether nobody listens on this port of the loopback.
+port_is_free() {
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# listens PID PORT: whether this very process listens there, and not somebody who was faster.
+listens() {
+    local inode
+    for inode in $(awk -v port="$(printf ':%04X$' "$2")" '$4 == "0A" && $2 ~ port { print $10 }' /proc/net/tcp); do
+        find "/proc/$1/fd" -lname "socket:\[$inode\]" 2>/dev/null | grep -q . && return
+    done
+    return 1
+}
+
+# wait_until_listens PID PORT
+wait_until_listens() {
+    local deadline=$((SECONDS + 10))
+    until listens "$1" "$2"; do
+        [ -d "/proc/$1/fd" ] && [ "$SECONDS" -lt "$deadline" ] || return 1
+        sleep 0.05
+    done
+}

@@ -65,7 +65,11 @@ impl SendQueue {
     #[inline]
     pub fn append(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
         self.len += to_u64(bytes.len());
-        let last = self.rest.back_mut().unwrap_or(&mut self.first);
+        let last = if self.rest.is_empty() {
+            &mut self.first
+        } else {
+            self.rest.back_mut().expect("just seen")
+        };
         if last.capacity() - last.len() >= bytes.len() {
             last.extend_from_slice(bytes);
         } else {

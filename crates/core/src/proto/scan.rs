@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(short_header(b'$', b"$12\r\nhello"), Some((12, 5)));
         assert_eq!(short_header(b'$', b"$345\r\nhello"), Some((345, 6)));
         for digits in 0..1000 {
-            for tail in ["", "x", "hello, world"] {
+            for tail in ["xy", "hello, world"] {
                 let line = format!("${digits}\r\n{tail}");
                 let exact = short_header(b'$', line.as_bytes());
                 assert_eq!(exact, Some((digits, to_u32(line.len() - tail.len()))));

@@ -12,7 +12,7 @@ use crate::ids::ClientId;
 use crate::limits::SCRATCH_TAIL_MAX;
 use crate::num::{to_u64, to_usize};
 use crate::proto::redis::inline;
-use crate::proto::{Invalid, Parse, RequestParser, Route, Then};
+use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
 
 impl Engine {
     /// `len` bytes of a client came into the space lent for them.
@@ -161,7 +161,12 @@ impl Engine {
             return true;
         };
         let protocol = self.pools[client.pool.index()].config.protocol;
-        match RequestParser::new(protocol).parse(&array, &client.limits) {
+        // As in redis, the small limits before AUTH are those of arrays.
+        let limits = RequestLimits {
+            unauthenticated: false,
+            ..client.limits
+        };
+        match RequestParser::new(protocol).parse(&array, &limits) {
             Parse::Complete(request) => self.route(id, Frame::Lent(&array), &request).is_ok(),
             Parse::Invalid { invalid, len, then } => {
                 self.refuse_request(id, invalid, &array[..len], then);

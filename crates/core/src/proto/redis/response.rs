@@ -89,20 +89,19 @@ impl ResponseParser {
     /// Reads the line that `text` begins with.
     #[inline]
     fn line(&mut self, text: &[u8]) -> Line {
-        let Some((&kind, rest)) = text.split_first() else {
+        let Some(&kind) = text.first() else {
             return Line::Unfinished;
         };
-        if let Some((n, len)) = scan::short_header(rest) {
-            let len = 1 + len;
+        if let Some((n, len)) = scan::short_header(kind, text) {
             self.scanned = 0;
             match kind {
-                b'$' => return Line::Body(u64::from(n), len),
-                b'*' => return Line::Elements(u64::from(n), len),
-                b':' => return Line::Scalar(len),
+                b'$' => return Line::Body(u64::from(n), to_usize(len)),
+                b'*' => return Line::Elements(u64::from(n), to_usize(len)),
+                b':' => return Line::Scalar(to_usize(len)),
                 _ => {}
             }
         }
-        if let (b'+', [b'O', b'K', b'\r', b'\n', ..]) = (kind, rest) {
+        if text.starts_with(b"+OK\r\n") {
             self.scanned = 0;
             return Line::Scalar(5);
         }

@@ -172,7 +172,8 @@ fn ttin_and_ttou_move_the_log_level() {
 fn connections_are_logged_at_level_6_only() {
     for (level, logged) in [("5", false), ("6", true)] {
         let mut stage = stage(&["-v", level]);
-        stage.proxy.connect(POOL).half_close();
+        let mut client = stage.proxy.connect(POOL);
+        client.roundtrip(b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n");
         stage.signal(Signal::TERM);
         stage.expect_clean_end();
         let log = stage.proxy.log();

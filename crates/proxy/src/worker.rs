@@ -255,13 +255,16 @@ impl Worker {
             if let Some(id) = self.ready_servers.pop_front() {
                 self.read_some(id, now);
             }
+            if self.engine.is_urgent() {
+                self.perform_actions(now);
+            }
         }
         let mut reads = 0;
         for _ in 0..self.ready_clients.len() {
             if let Some(id) = self.ready_clients.pop_front() {
                 reads += self.read_some(id, now);
             }
-            if reads >= READS_PER_FLUSH {
+            if reads >= READS_PER_FLUSH || self.engine.is_urgent() {
                 reads = 0;
                 self.perform_actions(now);
             }

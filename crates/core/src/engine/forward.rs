@@ -14,7 +14,7 @@ use super::upstream::Upstream;
 use crate::buf::{ChunkPool, SendQueue};
 use crate::config::CrossServerKeys;
 use crate::ids::{ClientId, ServerConnId, ServerIdx};
-use crate::limits::SERVER_OUTPUT_SOFT;
+use crate::limits::{EARLY_FLUSH_LEN, SERVER_OUTPUT_SOFT};
 use crate::num::{to_u32, to_usize};
 use crate::proto::redis::local::{self, After, LocalConfig};
 use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, Span, memcache};
@@ -535,6 +535,7 @@ impl Upstream {
             seq: client.push(Pending::Waiting),
         });
         conn.queued(origin, request.len, shared.now);
+        shared.outbox.is_urgent |= conn.out.len() > EARLY_FLUSH_LEN;
         shared.memory.held += u64::from(request.len);
         self.announce(conn_id, pool.config.timeout, shared);
         Ok(())

@@ -35,7 +35,7 @@ impl Engine {
             if let Some(client) = self.clients.slab.get_mut(id) {
                 let rest = &bytes[parsed..];
                 if !rest.is_empty() {
-                    client.recv.save(rest);
+                    client.recv.save(rest, &mut self.shared.chunks);
                 } else if !is_fresh {
                     client.recv.clear();
                 }

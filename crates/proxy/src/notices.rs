@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     ServerTimedOut,
     /// A client sent what is no request.
     ClientInvalid,
+    /// A client was idle for too long.
+    ClientIdle,
     /// A client did not read its replies.
     ClientOutputLimit,
     /// A listener could not accept.
@@ -48,6 +50,7 @@ const KINDS: &[(Kind, Level, &str)] = &[
     (Kind::ServerInvalid, Level::Notice, "invalid responses"),
     (Kind::ServerTimedOut, Level::Notice, "server time-outs"),
     (Kind::ClientInvalid, Level::Notice, "invalid requests"),
+    (Kind::ClientIdle, Level::Info, "idle clients"),
     (
         Kind::ClientOutputLimit,
         Level::Warning,
@@ -122,6 +125,11 @@ impl Notices {
             Notice::ClientInvalid(client) => {
                 if self.admits(Kind::ClientInvalid, now) {
                     log!(Level::Notice, "{} sent an invalid request", peer(client));
+                }
+            }
+            Notice::ClientIdle(client) => {
+                if self.admits(Kind::ClientIdle, now) {
+                    log!(Level::Info, "{} was idle for too long", peer(client));
                 }
             }
             Notice::ClientOutputLimit(client) => {

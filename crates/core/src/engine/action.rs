@@ -50,6 +50,8 @@ pub enum Notice {
     ServerRefusedHandshake(ServerIdx),
     /// A client sent something that is no request.
     ClientInvalid(ClientId),
+    /// A client was closed because it was idle for too long.
+    ClientIdle(ClientId),
     /// A client did not read its replies, or its bytes came when memory was used up.
     ClientOutputLimit(ClientId),
 }

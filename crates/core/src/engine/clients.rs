@@ -71,7 +71,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select => false,
+            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
         }
     }
 
@@ -84,7 +84,7 @@ impl Clients {
     ) -> bool {
         let id = match origin {
             Origin::Whole { client, .. } | Origin::Fragment { client, .. } => client,
-            Origin::Discarded | Origin::Auth | Origin::Select => return false,
+            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => return false,
         };
         let Some(client) = self.slab.get_mut(id) else {
             return false;
@@ -104,7 +104,7 @@ impl Clients {
                     shared.outbox.doomed.push(id);
                 }
             }
-            Origin::Discarded | Origin::Auth | Origin::Select => {}
+            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => {}
         }
         true
     }
@@ -143,7 +143,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select => false,
+            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
         }
     }
 

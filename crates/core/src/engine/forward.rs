@@ -8,6 +8,7 @@ use super::client::{Pause, Pending, Phase};
 use super::closed::Closed;
 use super::server::Origin;
 use super::split::FragmentIdx;
+use super::upstream::Outgoing;
 use crate::buf::{ChunkPool, SendQueue};
 use crate::config::CrossServerKeys;
 use crate::ids::{ClientId, ServerConnId, ServerIdx};
@@ -65,7 +66,9 @@ pub(super) struct Work {
 /// One fragment to be sent.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    conn: ServerConnId,
+    server: ServerIdx,
+    /// `None` if the server is down.
+    conn: Option<ServerConnId>,
     /// Its parts: `sorted[first..first + count]`.
     first: u32,
     count: u32,
@@ -149,9 +152,11 @@ impl Engine {
             self.answer_failure(id, Closed::Refused, request);
             return Ok(());
         };
-        let conn_id = self
-            .upstream
-            .choose(pool, pool.server(owner), client, &mut self.shared);
+        let server = pool.server(owner);
+        let Some(conn_id) = self.upstream.choose(pool, server, client, &mut self.shared) else {
+            self.answer_down(id, server, request);
+            return Ok(());
+        };
         if self.upstream.stalls(conn_id, id) {
             client.pause = Pause::Server;
             return Err(Stalled(frame));
@@ -166,9 +171,17 @@ impl Engine {
             .get_mut(conn_id)
             .expect("the connection was just chosen");
         frame.append_to(&mut conn.out, &mut self.shared.chunks);
+        if request.noreply && pool.config.server_connections > 1 {
+            client.note_noreply(server, conn.stream_end());
+        }
+        let outgoing = Outgoing {
+            origin,
+            len: request.len,
+            readonly: request.readonly,
+        };
         let timeout = pool.config.timeout;
         self.upstream
-            .queued(conn_id, origin, request.len, timeout, &mut self.shared);
+            .queued(conn_id, outgoing, timeout, &mut self.shared);
         Ok(())
     }
 
@@ -271,14 +284,9 @@ impl Engine {
         };
         let seq = client.push(pending);
         for (index, plan) in work.fragments.iter().enumerate() {
-            let origin = if work.fragments.len() == 1 {
-                Origin::Whole { client: id, seq }
-            } else {
-                Origin::Fragment {
-                    client: id,
-                    seq,
-                    fragment: fragment_idx(index),
-                }
+            let origin = fragment_origin(id, seq, index, work.fragments.len());
+            let Some(conn_id) = plan.conn else {
+                continue;
             };
             let parts = &work.sorted[to_usize(plan.first)..to_usize(plan.first + plan.count)];
             let parts = parts.iter().map(|&part| work.parts[to_usize(part)]);
@@ -288,7 +296,7 @@ impl Engine {
             let conn = self
                 .upstream
                 .conns
-                .get_mut(plan.conn)
+                .get_mut(conn_id)
                 .expect("it was just chosen");
             let before = conn.out.len();
             let out = &mut conn.out;
@@ -300,9 +308,20 @@ impl Engine {
             }
             out.append(proto::fragment_end(protocol), chunks);
             let len = u32::try_from(out.len() - before).expect("a fragment is at most its request");
+            let outgoing = Outgoing {
+                origin: Some(origin),
+                len,
+                readonly: request.readonly,
+            };
             let timeout = pool.config.timeout;
             self.upstream
-                .queued(plan.conn, Some(origin), len, timeout, &mut self.shared);
+                .queued(conn_id, outgoing, timeout, &mut self.shared);
+        }
+        for (index, plan) in work.fragments.iter().enumerate() {
+            if plan.conn.is_none() {
+                let origin = fragment_origin(id, seq, index, work.fragments.len());
+                self.fail_down(plan.server, origin, request, plan.count);
+            }
         }
         Ok(())
     }
@@ -328,11 +347,16 @@ impl Engine {
             }
             let server = pool.server(position);
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
-            if self.upstream.stalls(conn, id) {
+            if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
                 client.pause = Pause::Server;
                 return Err(());
             }
-            work.fragments.push(Plan { conn, first, count });
+            work.fragments.push(Plan {
+                server,
+                conn,
+                first,
+                count,
+            });
             first += count;
         }
         work.sorted.resize(work.parts.len(), 0);
@@ -359,22 +383,37 @@ impl Engine {
             let split = self.clients.splits.open(merge, &[], pool.server_count());
             client.push(Pending::Split(split))
         });
+        let mut down = Vec::new();
         for (index, server) in pool.servers().enumerate() {
-            let conn_id = self.upstream.choose(pool, server, client, &mut self.shared);
+            let origin = seq.map(|seq| Origin::Fragment {
+                client: id,
+                seq,
+                fragment: fragment_idx(index),
+            });
+            let Some(conn_id) = self.upstream.choose(pool, server, client, &mut self.shared) else {
+                down.extend(origin.map(|origin| (server, origin)));
+                continue;
+            };
             let conn = self
                 .upstream
                 .conns
                 .get_mut(conn_id)
                 .expect("it was just chosen");
             conn.out.append(frame, &mut self.shared.chunks);
-            let origin = seq.map(|seq| Origin::Fragment {
-                client: id,
-                seq,
-                fragment: fragment_idx(index),
-            });
+            if request.noreply {
+                client.note_noreply(server, conn.stream_end());
+            }
+            let outgoing = Outgoing {
+                origin,
+                len: request.len,
+                readonly: request.readonly,
+            };
             let timeout = pool.config.timeout;
             self.upstream
-                .queued(conn_id, origin, request.len, timeout, &mut self.shared);
+                .queued(conn_id, outgoing, timeout, &mut self.shared);
+        }
+        for (server, origin) in down {
+            self.fail_down(server, origin, request, 0);
         }
     }
 
@@ -454,38 +493,6 @@ impl Engine {
         reply.clear();
         self.shared.reply = reply;
     }
-
-    /// Queues a request taken out of a connection that closed on another one of the same server.
-    pub(super) fn queue_again(&mut self, server: ServerIdx, moved: super::server::Moved) {
-        let pool = &self.pools[self.upstream.servers[server.index()].pool.index()];
-        let bound = match moved.slot.origin {
-            Origin::Whole { client, .. } | Origin::Fragment { client, .. } => {
-                self.clients.slab.get_mut(client)
-            }
-            Origin::Discarded | Origin::Auth | Origin::Select => None,
-        };
-        let conn_id = match bound {
-            Some(client) => self.upstream.choose(pool, server, client, &mut self.shared),
-            None => self.upstream.choose_among(pool, server, &mut self.shared),
-        };
-        let conn = self
-            .upstream
-            .conns
-            .get_mut(conn_id)
-            .expect("it was just chosen");
-        self.shared.memory.held += u64::from(moved.slot.len);
-        conn.out.push(moved.bytes, &mut self.shared.chunks);
-        conn.push_slot(
-            moved.slot.origin,
-            moved.slot.len,
-            moved.slot.queued_at,
-            true,
-        );
-        if let Some(timeout) = pool.config.timeout {
-            self.upstream.arm(conn_id, timeout, &mut self.shared);
-        }
-        self.upstream.touch(conn_id, &mut self.shared);
-    }
 }
 
 impl Work {
@@ -513,6 +520,18 @@ impl FragmentOf {
             self.last = fragments.partition_point(|plan| plan.first + plan.count <= place);
         }
         fragment_idx(self.last).0
+    }
+}
+
+/// Whose the response to a request's `index`-th fragment of `count` is.
+fn fragment_origin(client: ClientId, seq: u32, index: usize, count: usize) -> Origin {
+    if count == 1 {
+        return Origin::Whole { client, seq };
+    }
+    Origin::Fragment {
+        client,
+        seq,
+        fragment: fragment_idx(index),
     }
 }
 

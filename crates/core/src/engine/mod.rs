@@ -21,16 +21,20 @@
 //! 2. Responses leave in request order.
 //! 3. A slot leaves its pipeline only with its response or with the connection; one of which no byte
 //!    was sent may be withdrawn.
-//! 4. Every connection in a server's list is in the slab, and the other way round.
+//! 4. Every connection in a server's list is in the slab, and the other way round but for probes,
+//!    which their server's health names.
+//! 5. Only read-only requests are ever sent twice, and none is sent three times.
 
 mod action;
 mod client;
 mod clients;
 mod closed;
 mod deadlines;
+mod down;
 mod expire;
 mod forward;
 mod health;
+mod kept;
 mod lifecycle;
 mod parse;
 mod pool;

@@ -20,6 +20,7 @@ impl Engine {
         let Some(client) = self.clients.slab.get_mut(id) else {
             return;
         };
+        client.last_active = self.shared.now;
         let before = to_u64(client.recv.len());
         if client.recv.grows_in_place() {
             client.recv.commit(len);

@@ -20,7 +20,7 @@ pub(crate) struct Pool {
     ring: Ring,
     /// Clients connected now.
     pub(crate) client_count: u32,
-    /// An alarm for the next return of an ejected server is armed.
+    /// An alarm for the next probe of an ejected server is armed.
     pub(crate) alarmed: bool,
     pub(crate) counters: Arc<PoolCounters>,
 }
@@ -67,11 +67,12 @@ impl Pool {
         self.ring.pick(hash)
     }
 
-    /// Builds the ring anew over the servers that are not ejected; `all` are the engine's servers.
+    /// Builds the ring anew over the servers that may get requests; `all` are the engine's servers.
     pub(crate) fn rebuild(&mut self, all: &[Server]) {
         let mine = &all[to_usize(self.first_server)..];
         self.ring = build(&self.config, |position| {
-            mine[position].health.ejected_until.is_none()
+            let server = &mine[position];
+            server.health.ejected.is_none() || server.is_down
         });
     }
 }

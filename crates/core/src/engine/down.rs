@@ -3,10 +3,16 @@
 use alloc::vec::Vec;
 
 use super::Engine;
+use super::clients::answered;
 use super::closed::Closed;
+use super::forward::Sender;
+use super::pool::Pool;
 use super::server::{Moved, Origin, Slot};
+use super::shared::Shared;
+use super::upstream::Upstream;
 use crate::config::EjectPolicy;
-use crate::ids::{ClientId, ServerIdx};
+use crate::ids::ServerIdx;
+use crate::num::to_u64;
 use crate::proto::{self, Request};
 
 /// What a request gets instead of its server's response.
@@ -15,18 +21,52 @@ struct Answer {
     is_error: bool,
 }
 
-impl Engine {
+impl Upstream {
     /// Answers a whole request to a server that is down. It has not taken its place in the order
     /// queue yet.
-    pub(super) fn answer_down(&mut self, id: ClientId, server: ServerIdx, request: &Request) {
+    #[cold]
+    pub(super) fn answer_down(
+        &self,
+        from: Sender<'_>,
+        server: ServerIdx,
+        request: &Request,
+        shared: &mut Shared,
+    ) {
         if request.noreply {
             return;
         }
-        let answer = self.down(server, request, 1);
-        self.count_error(server, answer.is_error);
-        self.answer_now(id, &answer.reply);
+        let Sender { id, client, pool } = from;
+        let answer = self.down(pool, server, request, 1);
+        pool.counters.forward_error.add(u64::from(answer.is_error));
+        shared.memory.held += to_u64(answer.reply.len());
+        let flush = client.push_answer(&answer.reply, &mut shared.chunks);
+        answered(id, client, flush, shared);
     }
 
+    /// The answer to a request for `key_count` keys of a server that is down.
+    fn down(&self, pool: &Pool, server: ServerIdx, request: &Request, key_count: u32) -> Answer {
+        let state = &self.servers[server.index()];
+        let protocol = pool.config.protocol;
+        let mut reply = Vec::new();
+        let is_missed = state.is_down
+            && pool.config.auto_eject_policy == EjectPolicy::Miss
+            && proto::write_miss(protocol, request, key_count, &mut reply);
+        if !is_missed {
+            if state.is_down {
+                // As with all servers ejected.
+                proto::write_error(protocol, Closed::Refused.text(), &mut reply);
+            } else {
+                reply.extend_from_slice(&state.backoff.reply);
+            }
+        }
+        Answer {
+            reply,
+            is_error: !is_missed,
+        }
+    }
+}
+
+impl Engine {
     /// Answers the fragment `origin`, which has `key_count` of its request's keys.
     pub(super) fn fail_down(
         &mut self,
@@ -35,38 +75,10 @@ impl Engine {
         request: &Request,
         key_count: u32,
     ) {
-        let answer = self.down(server, request, key_count);
+        let pool = &self.pools[self.upstream.servers[server.index()].pool.index()];
+        let answer = self.upstream.down(pool, server, request, key_count);
         if self.clients.fail(origin, &answer.reply, &mut self.shared) {
-            self.count_error(server, answer.is_error);
-        }
-    }
-
-    fn count_error(&self, server: ServerIdx, is_error: bool) {
-        let pool = self.upstream.servers[server.index()].pool;
-        self.pools[pool.index()]
-            .counters
-            .forward_error
-            .add(u64::from(is_error));
-    }
-
-    fn down(&self, server: ServerIdx, request: &Request, key_count: u32) -> Answer {
-        let state = &self.upstream.servers[server.index()];
-        let config = &self.pools[state.pool.index()].config;
-        let mut reply = Vec::new();
-        let is_missed = state.is_down
-            && config.auto_eject_policy == EjectPolicy::Miss
-            && proto::write_miss(config.protocol, request, key_count, &mut reply);
-        if !is_missed {
-            reply = if state.is_down {
-                // As with all servers ejected.
-                self.failure_reply(server, Closed::Refused)
-            } else {
-                state.backoff.reply.clone()
-            };
-        }
-        Answer {
-            reply,
-            is_error: !is_missed,
+            pool.counters.forward_error.add(u64::from(answer.is_error));
         }
     }
 

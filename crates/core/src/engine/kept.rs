@@ -22,6 +22,7 @@ impl Kept {
     /// value, and a request with a value is no reading one.
     pub(crate) fn push(&mut self, end: u64, chunk: Vec<u8>, pool: &mut ChunkPool) {
         if chunk.capacity() != SEND_CHUNK_LEN {
+            pool.give(chunk);
             return;
         }
         if self.chunks.len() == KEPT_CHUNKS_MAX

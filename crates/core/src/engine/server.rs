@@ -96,6 +96,15 @@ impl Slot {
     }
 }
 
+/// A request whose bytes have been appended to a connection's queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    /// `None` if no response will come.
+    pub(crate) origin: Option<Origin>,
+    pub(crate) len: u32,
+    pub(crate) readonly: bool,
+}
+
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ConnPhase {
@@ -198,6 +207,21 @@ impl ServerConn {
     #[inline]
     pub(crate) const fn stream_end(&self) -> u64 {
         self.sent + self.out.len()
+    }
+
+    /// A client's request whose bytes have just been appended to `out`.
+    #[inline]
+    pub(crate) fn queued(&mut self, request: Outgoing, now: Micros) {
+        let Outgoing {
+            origin,
+            len,
+            readonly,
+        } = request;
+        self.counters.requests.add(1);
+        self.counters.request_bytes.add(u64::from(len));
+        if let Some(origin) = origin {
+            self.push_slot(Slot::new(origin, len, readonly, now));
+        }
     }
 
     /// The slot of a request whose bytes have just been appended to `out`.

@@ -7,7 +7,7 @@ use super::action::Action;
 use super::client::Client;
 use super::deadlines::Alarm;
 use super::pool::Pool;
-use super::server::{Backoff, ConnPhase, Health, Origin, Server, ServerConn, Slot};
+use super::server::{Backoff, ConnPhase, Health, Origin, Outgoing, Server, ServerConn, Slot};
 use super::shared::Shared;
 use super::slab::Slab;
 use crate::counters::Counters;
@@ -17,15 +17,6 @@ use crate::num::{to_u32, to_u64};
 use crate::proto::Protocol;
 use crate::proto::redis::local::{write_auth, write_select};
 use crate::time::Span;
-
-/// A request whose bytes have been appended to a connection's queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Outgoing {
-    /// `None` if no response will come.
-    pub(crate) origin: Option<Origin>,
-    pub(crate) len: u32,
-    pub(crate) readonly: bool,
-}
 
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -62,7 +53,7 @@ impl Upstream {
 
     /// The connection a request of `client` takes to `server`; opens one if need be. `None` if the
     /// request is to be answered at once: the server is down.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn choose(
         &mut self,
         pool: &Pool,
@@ -71,14 +62,28 @@ impl Upstream {
         shared: &mut Shared,
     ) -> Option<ServerConnId> {
         let state = &self.servers[server.index()];
-        if state.is_down {
+        if pool.config.server_connections == 1
+            && !state.is_down
+            && let Some(&conn) = state.conns.first()
+        {
+            return Some(conn);
+        }
+        self.choose_or_open(pool, server, client, shared)
+    }
+
+    /// The uncommon part of [`Self::choose`].
+    fn choose_or_open(
+        &mut self,
+        pool: &Pool,
+        server: ServerIdx,
+        client: &mut Client,
+        shared: &mut Shared,
+    ) -> Option<ServerConnId> {
+        if self.servers[server.index()].is_down {
             return None;
         }
         if pool.config.server_connections == 1 {
-            return match state.conns.first() {
-                Some(&conn) => Some(conn),
-                None => self.open_if_due(pool, server, shared),
-            };
+            return self.open_if_due(pool, server, shared);
         }
         self.choose_bound(pool, server, client, shared)
     }
@@ -229,7 +234,6 @@ impl Upstream {
     }
 
     /// What follows the queuing of a request whose bytes are in `out`.
-    #[inline]
     pub(crate) fn queued(
         &mut self,
         id: ServerConnId,
@@ -237,27 +241,36 @@ impl Upstream {
         timeout: Option<Span>,
         shared: &mut Shared,
     ) {
-        let Outgoing {
-            origin,
-            len,
-            readonly,
-        } = request;
         let conn = self
             .conns
             .get_mut(id)
             .expect("the connection was just chosen");
-        shared.memory.held += u64::from(len);
-        conn.counters.requests.add(1);
-        conn.counters.request_bytes.add(u64::from(len));
-        if let Some(origin) = origin {
-            conn.push_slot(Slot::new(origin, len, readonly, shared.now));
-            if let Some(timeout) = timeout
-                && conn.alarm_at.is_none()
-            {
-                self.arm(id, timeout, shared);
-            }
+        conn.queued(request, shared.now);
+        shared.memory.held += u64::from(request.len);
+        self.announce(id, timeout, shared);
+    }
+
+    /// Sees to it that what was queued is sent and watched.
+    #[inline]
+    pub(crate) fn announce(
+        &mut self,
+        id: ServerConnId,
+        timeout: Option<Span>,
+        shared: &mut Shared,
+    ) {
+        let conn = self
+            .conns
+            .get_mut(id)
+            .expect("the connection was just chosen");
+        if !conn.dirty {
+            conn.dirty = true;
+            shared.outbox.dirty_servers.push_back(id);
         }
-        self.touch(id, shared);
+        if let Some(timeout) = timeout
+            && conn.alarm_at.is_none()
+        {
+            self.arm(id, timeout, shared);
+        }
     }
 
     /// Arms the alarm of a connection for its next deadline, if it has one and is not awake before.

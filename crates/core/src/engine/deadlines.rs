@@ -9,7 +9,7 @@
 use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 
-use crate::ids::{ClientId, PoolIdx, ServerConnId};
+use crate::ids::{ClientId, ServerConnId};
 use crate::time::Micros;
 
 /// What a deadline is about.
@@ -18,8 +18,6 @@ pub(crate) enum Alarm {
     /// The oldest unexpired request of a server connection, or its silence. Void if the connection
     /// has meanwhile been given an earlier one.
     Conn(ServerConnId),
-    /// The next probe of an ejected server.
-    Probe(PoolIdx),
     /// A client that may be idle for too long.
     Client(ClientId),
 }

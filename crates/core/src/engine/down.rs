@@ -98,7 +98,7 @@ impl Engine {
             .client()
             .and_then(|client| self.clients.slab.get_mut(client));
         let chosen = match bound {
-            _ if state.health.ejected.is_some() => None,
+            _ if state.health.is_ejected => None,
             Some(client) => self.upstream.choose(pool, server, client, &mut self.shared),
             None => self.upstream.choose_among(pool, server, &mut self.shared),
         };

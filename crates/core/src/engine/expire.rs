@@ -18,7 +18,6 @@ impl Engine {
         while let Some((at, alarm)) = self.shared.deadlines.pop_due(self.shared.now) {
             match alarm {
                 Alarm::Conn(id) => self.check_conn(id, at),
-                Alarm::Probe(pool) => self.probe(pool),
                 Alarm::Client(id) => self.check_idle(id),
             }
         }
@@ -33,7 +32,6 @@ impl Engine {
             .forget_dead(live_count, |alarm| match alarm {
                 Alarm::Conn(id) => conns.get(id).is_some(),
                 Alarm::Client(id) => clients.get(id).is_some(),
-                Alarm::Probe(_) => true,
             });
     }
 

@@ -2,20 +2,20 @@
 //! the wait between attempts to make new ones.
 //!
 //! A server is ejected by twemproxy's rules. It returns when a probe on a connection of its own is
-//! answered in health; that connection then becomes an ordinary one.
+//! answered in health; that connection then becomes an ordinary one. Who decides is in `owner`.
 
 use alloc::vec::Vec;
 
 use super::Engine;
 use super::action::{Action, Notice};
 use super::closed::Closed;
-use super::deadlines::Alarm;
+use super::owner::{HealthOwner, Mail, Report, Topology};
 use super::rng::Rng;
-use super::server::{ConnPhase, Ejected, Origin, ServerConn};
+use super::server::{ConnPhase, Origin, ServerConn};
 use crate::config::EjectPolicy;
-use crate::ids::{PoolIdx, ServerConnId, ServerIdx};
-use crate::limits::{PROBE_PERIOD_MIN, RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN};
-use crate::num::to_u64;
+use crate::ids::{ServerConnId, ServerIdx};
+use crate::limits::{RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN};
+use crate::num::{to_u64, to_usize};
 use crate::proto;
 use crate::time::Span;
 
@@ -79,10 +79,8 @@ impl Engine {
         let mut conn = self.upstream.conns.remove(id)?;
         let state = self.upstream.server_mut(conn.server);
         state.conns.retain(|&listed| listed != id);
-        if let Some(ejected) = &mut state.health.ejected
-            && ejected.probe == Some(id)
-        {
-            ejected.probe = None;
+        if state.health.probe == Some(id) {
+            state.health.probe = None;
         }
         self.shared.counters.curr_connections.sub(1);
         if conn.phase != ConnPhase::Connecting {
@@ -148,92 +146,103 @@ impl Engine {
         }
     }
 
-    /// Counts one failure of a server; at the limit it is ejected.
+    /// Reports one failure of a server: the owner of its health decides what follows.
     pub(super) fn note_failure(&mut self, server: ServerIdx) {
-        let pool_idx = self.upstream.servers[server.index()].pool;
-        let pool = &mut self.pools[pool_idx.index()];
-        if !pool.config.auto_eject_hosts {
-            return;
-        }
         let state = self.upstream.server_mut(server);
-        state.health.failures += 1;
-        if state.health.failures < pool.config.server_failure_limit {
+        let pool = &self.pools[state.pool.index()];
+        if pool.config.auto_eject_hosts {
+            // Its next healthy response matters, whether or not the owner is told of this first.
+            state.health.is_watched = true;
+            self.report(Report::Failed(server));
+        }
+    }
+
+    /// Tells the owner, who may be in this engine.
+    pub(super) fn report(&mut self, report: Report) {
+        match &mut self.owner {
+            Some(owner) => {
+                owner.handle_report(report, self.shared.now);
+                self.take_own_mail();
+            }
+            None => self.reports.push_back(report),
+        }
+    }
+
+    /// The owner in this engine, if it is there, does what is due.
+    pub(super) fn run_owner(&mut self) {
+        if let Some(owner) = &mut self.owner {
+            owner.handle_timeout(self.shared.now);
+            self.take_own_mail();
+        }
+    }
+
+    fn take_own_mail(&mut self) {
+        while let Some(mail) = self.owner.as_mut().and_then(HealthOwner::poll_mail) {
+            self.obey(mail);
+        }
+    }
+
+    /// Does what the owner of the servers' health says.
+    pub(super) fn obey(&mut self, mail: Mail) {
+        match mail {
+            Mail::Watch(server) => self.upstream.server_mut(server).health.is_watched = true,
+            Mail::Topology(topology) => self.adopt(&topology),
+            Mail::Probe(server) => self.probe(server),
+            Mail::Ejected(server) => {
+                let state = self.upstream.server_mut(server);
+                let wall_clock = self.config.wall_clock_origin + self.shared.now.0;
+                state.counters.server_ejected_at.set(wall_clock);
+                self.pools[state.pool.index()].counters.server_ejects.add(1);
+                self.shared.outbox.notice(Notice::Ejected(server));
+            }
+            Mail::Restored(server) => self.shared.outbox.notice(Notice::Restored(server)),
+        }
+    }
+
+    /// Places keys by `topology` from now on.
+    fn adopt(&mut self, topology: &Topology) {
+        let pool = &mut self.pools[topology.pool.index()];
+        if topology.version <= pool.topology_version {
             return;
         }
-        state.health.failures = 0;
-        let retry_at = self.shared.now + pool.config.server_retry_timeout;
-        // One that fails again while ejected, on an old connection, waits anew.
-        let probe = state.health.ejected.take().and_then(|was| was.probe);
-        state.health.ejected = Some(Ejected { retry_at, probe });
-        state.is_down = pool.config.auto_eject_policy != EjectPolicy::Rehash;
-        let wall_clock = self.config.wall_clock_origin + self.shared.now.0;
-        state.counters.server_ejected_at.set(wall_clock);
-        pool.counters.server_ejects.add(1);
+        pool.topology_version = topology.version;
+        let keeps_ring = pool.config.auto_eject_policy != EjectPolicy::Rehash;
+        for (server, &is_ejected) in pool.servers().zip(&*topology.ejected) {
+            let state = self.upstream.server_mut(server);
+            state.health.is_ejected = is_ejected;
+            state.is_down = is_ejected && keeps_ring;
+        }
         pool.rebuild(&self.upstream.servers);
-        self.shared.outbox.notice(Notice::Ejected(server));
-        self.arm_probe(pool_idx);
     }
 
-    /// Has the ejected servers probed whose time has come.
-    pub(super) fn probe(&mut self, pool_idx: PoolIdx) {
-        self.pools[pool_idx.index()].alarmed = false;
-        for server in self.pools[pool_idx.index()].servers() {
-            let Some(ejected) = &mut self.upstream.server_mut(server).health.ejected else {
-                continue;
-            };
-            if ejected.retry_at > self.shared.now {
-                continue;
-            }
-            if let Some(late) = ejected.probe {
-                self.shared
-                    .outbox
-                    .urgent
-                    .push_back(Action::Close(late.into()));
-                self.fail_conn(late, Closed::TimedOut, None);
-            }
-            let pool = &self.pools[pool_idx.index()];
-            let period = pool.config.server_retry_timeout.max(PROBE_PERIOD_MIN);
-            let probe = self.upstream.open_probe(pool, server, &mut self.shared);
-            self.upstream.server_mut(server).health.ejected = Some(Ejected {
-                retry_at: self.shared.now + period,
-                probe: Some(probe),
-            });
+    /// Asks an ejected server whether it is well; gives up an older question.
+    fn probe(&mut self, server: ServerIdx) {
+        if let Some(late) = self.upstream.server_mut(server).health.probe {
+            self.shared
+                .outbox
+                .urgent
+                .push_back(Action::Close(late.into()));
+            self.fail_conn(late, Closed::TimedOut, None);
         }
-        self.arm_probe(pool_idx);
+        let state = &self.upstream.servers[server.index()];
+        let pool = &self.pools[state.pool.index()];
+        let probe = self.upstream.open_probe(pool, server, &mut self.shared);
+        self.upstream.server_mut(server).health.probe = Some(probe);
     }
 
-    /// Arms the alarm for a pool's next probe.
-    fn arm_probe(&mut self, pool_idx: PoolIdx) {
-        let pool = &mut self.pools[pool_idx.index()];
-        if pool.alarmed {
-            return;
-        }
-        let servers = pool
-            .servers()
-            .map(|server| &self.upstream.servers[server.index()]);
-        let ejected = servers.filter_map(|server| server.health.ejected.as_ref());
-        if let Some(at) = ejected.map(|ejected| ejected.retry_at).min() {
-            pool.alarmed = true;
-            self.shared.deadlines.arm(at, Alarm::Probe(pool_idx));
-        }
-    }
-
-    /// The probe `id` was answered: a healthy server is back, and the connection is one of its own.
+    /// The probe `id` was answered: the connection of a healthy server becomes an ordinary one, if
+    /// there is room.
     pub(super) fn probed(&mut self, id: ServerConnId, is_healthy: bool) {
         let Some(conn) = self.upstream.conns.get_mut(id) else {
             return;
         };
         let server = conn.server;
         let state = &mut self.upstream.servers[server.index()];
-        let pool = &mut self.pools[state.pool.index()];
-        let has_room = state.conns.len() < crate::num::to_usize(pool.config.server_connections);
-        if is_healthy {
-            state.health.ejected = None;
-            state.health.failures = 0;
-            state.is_down = false;
-        }
+        let config = &self.pools[state.pool.index()].config;
+        let has_room = state.conns.len() < to_usize(config.server_connections);
         if is_healthy && has_room {
             conn.is_probe = false;
+            state.health.probe = None;
             state.conns.push(id);
         } else {
             self.shared
@@ -245,9 +254,7 @@ impl Engine {
             }
         }
         if is_healthy {
-            let pool = self.upstream.servers[server.index()].pool;
-            self.pools[pool.index()].rebuild(&self.upstream.servers);
-            self.shared.outbox.notice(Notice::Restored(server));
+            self.report(Report::ProbeAnswered(server));
         }
     }
 }

@@ -20,8 +20,8 @@ pub(crate) struct Pool {
     ring: Ring,
     /// Clients connected now.
     pub(crate) client_count: u32,
-    /// An alarm for the next probe of an ejected server is armed.
-    pub(crate) alarmed: bool,
+    /// Of the topology in force; 0 is the configuration's.
+    pub(crate) topology_version: u64,
     pub(crate) counters: Arc<PoolCounters>,
 }
 
@@ -33,7 +33,7 @@ impl Pool {
             first_server,
             ring,
             client_count: 0,
-            alarmed: false,
+            topology_version: 0,
             counters,
         }
     }
@@ -72,7 +72,7 @@ impl Pool {
         let mine = &all[to_usize(self.first_server)..];
         self.ring = build(&self.config, |position| {
             let server = &mine[position];
-            server.health.ejected.is_none() || server.is_down
+            !server.health.is_ejected || server.is_down
         });
     }
 }

@@ -6,6 +6,7 @@ use core::mem;
 use super::Engine;
 use super::clients::Clients;
 use super::closed::Closed;
+use super::owner::Report;
 use super::server::{ConnPhase, Health, Origin, ServerConn, Slot};
 use super::shared::Shared;
 use crate::ids::ServerConnId;
@@ -20,6 +21,8 @@ use crate::proto::{Protocol, ResponseStep};
 struct Outcome {
     /// Bytes done with.
     parsed: usize,
+    /// A response came from a server that had failed.
+    is_healthy: bool,
     /// A response says that the server is in trouble.
     is_failing: bool,
     /// The connection cannot go on.
@@ -75,6 +78,9 @@ impl Engine {
             conn.phase = ConnPhase::Ready;
             server_state.backoff.failures = 0;
             self.upstream.touch(id, &mut self.shared);
+        }
+        if outcome.is_healthy {
+            self.report(Report::Healthy(server));
         }
         if outcome.is_failing {
             self.note_failure(server);
@@ -155,8 +161,9 @@ impl Reader<'_> {
         if self.clients.answer(origin, bytes, shared) {
             self.conn.counters.responses.add(1);
             self.conn.counters.response_bytes.add(response_len);
-            if !is_failing && self.health.failures != 0 {
-                self.health.failures = 0;
+            if !is_failing && self.health.is_watched {
+                self.health.is_watched = false;
+                outcome.is_healthy = true;
             }
         }
         if is_failing {

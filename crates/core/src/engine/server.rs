@@ -390,20 +390,13 @@ impl ServerConn {
     }
 }
 
-/// Failures and ejection of one server (twemproxy's rules).
+/// What this engine knows of one server's health; the count of failures is the owner's.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// Failures since the last healthy response.
-    pub(crate) failures: u32,
-    /// While it is off the ring.
-    pub(crate) ejected: Option<Ejected>,
-}
-
-/// A server that is off the ring.
-#[derive(Debug)]
-pub(crate) struct Ejected {
-    /// When it is probed next.
-    pub(crate) retry_at: Micros,
+    /// It has failed: its next healthy response is to be reported.
+    pub(crate) is_watched: bool,
+    /// It is ejected.
+    pub(crate) is_ejected: bool,
     /// The connection of the probe under way.
     pub(crate) probe: Option<ServerConnId>,
 }

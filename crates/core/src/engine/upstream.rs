@@ -345,7 +345,7 @@ impl Upstream {
         for (index, server) in self.servers.iter().enumerate() {
             let pool = &pools[server.pool.index()];
             let (mut queued, mut written) = (0, 0);
-            let probe = server.health.ejected.as_ref().and_then(|e| e.probe);
+            let probe = server.health.probe;
             for &id in server.conns.iter().chain(&probe) {
                 let conn = self.conns.get(id).expect("a listed connection exists");
                 assert_eq!(conn.is_probe, Some(id) == probe);
@@ -363,7 +363,7 @@ impl Upstream {
                     "every deadline is watched"
                 );
             }
-            assert!(!server.is_down || server.health.ejected.is_some());
+            assert!(!server.is_down || server.health.is_ejected);
             assert!(to_u32(server.conns.len()) <= pool.config.server_connections);
             assert_eq!(server.counters.in_queue.value(), to_u64(queued));
             assert_eq!(server.counters.out_queue.value(), to_u64(written));

@@ -7,8 +7,8 @@ mod support;
 
 use support::{bulk, cmd, key_of, redis, with_timeout};
 use twemproxy_core::config::{EjectPolicy, PoolConfig};
-use twemproxy_core::engine::{Closed, Notice};
-use twemproxy_core::ids::ServerIdx;
+use twemproxy_core::engine::{Closed, Mail, Notice, Report, Topology};
+use twemproxy_core::ids::{PoolIdx, ServerIdx};
 use twemproxy_core::limits;
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
@@ -251,6 +251,7 @@ fn a_half_given_reply_that_expires_closes_its_client() {
     hand.say(hand.conn(0), b"$10\r\n01234");
     hand.wait_ms(101);
     assert!(hand.is_closed(one));
+    assert!(hand.notices.contains(&Notice::ClientReplyBroken(one)));
     assert_eq!(hand.got(two), "-ERR Connection timed out\r\n");
     assert!(!hand.is_closed(hand.conn(0)));
 }
@@ -586,4 +587,69 @@ fn an_idle_client_is_closed_and_one_that_waits_or_talks_is_not() {
     hand.wait_ms(101);
     assert!(hand.is_closed(waits));
     assert_eq!(hand.engine.counters().pools[0].client_err.value(), 3);
+}
+
+#[test]
+fn an_attempt_that_outlives_its_requests_ends_with_its_own_time() {
+    let mut config = with_timeout(redis(1), 100);
+    config.preconnect = true;
+    let mut hand = Hand::new(config);
+    hand.breaks(hand.conn(0), Closed::Eof);
+    hand.on_connect.insert(SERVER, OnConnect::Hang);
+    let client = hand.client();
+    hand.send(client, cmd("GET a").as_bytes());
+    hand.wait_ms(50);
+    hand.send(client, cmd("GET b").as_bytes());
+    hand.wait_ms(51);
+    let second = hand.conn(0);
+    hand.wait_ms(50);
+    assert_eq!(hand.got(client), "-ERR Connection timed out\r\n".repeat(2));
+    assert!(!hand.is_closed(second));
+    hand.wait_ms(51);
+    assert!(hand.is_closed(second));
+}
+
+#[test]
+fn one_of_several_engines_reports_failures_and_obeys_the_owner() {
+    let config = ejecting(redis(2), 1);
+    let (a, b) = (key_of(&config, 0, 0), key_of(&config, 1, 0));
+    let mut hand = Hand::new(config);
+    hand.engine.share_health();
+    let client = hand.client();
+    let get = cmd(&format!("GET {a}"));
+    hand.send(client, get.as_bytes());
+    hand.breaks(hand.conn(0), Closed::Reset);
+    hand.breaks(hand.conn(0), Closed::Reset);
+    let failed = Some(Report::Failed(SERVER));
+    assert_eq!(hand.engine.poll_mail(), failed);
+    assert_eq!(hand.engine.poll_mail(), failed);
+    hand.send(client, get.as_bytes());
+    hand.say(hand.conn(0), b"$-1\r\n");
+    assert_eq!(hand.engine.poll_mail(), Some(Report::Healthy(SERVER)));
+    hand.send(client, cmd(&format!("GET {b}")).as_bytes());
+    hand.say(hand.conn(1), b"$-1\r\n");
+    assert_eq!(hand.engine.poll_mail(), None, "this one never failed");
+
+    let topology = |version, ejected: [bool; 2]| {
+        Mail::Topology(Topology {
+            pool: PoolIdx(0),
+            version,
+            ejected: ejected.into(),
+        })
+    };
+    hand.engine
+        .handle_mail(topology(2, [true, false]), hand.now);
+    hand.engine
+        .handle_mail(topology(1, [false, false]), hand.now);
+    hand.got(hand.conn(1));
+    hand.send(client, get.as_bytes());
+    assert_eq!(hand.got(hand.conn(1)), get, "an older topology is ignored");
+    hand.wait_ms(10_000);
+    assert_eq!(hand.conns_of(0).len(), 3, "no probe of its own accord");
+    hand.engine.handle_mail(Mail::Probe(SERVER), hand.now);
+    hand.settle();
+    hand.say(hand.conn(0), b"+PONG\r\n");
+    let answered = Some(Report::ProbeAnswered(SERVER));
+    assert_eq!(hand.engine.poll_mail(), answered);
+    assert_eq!(ejects(&hand), 0, "counted by the engine that is told");
 }

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     ClientInvalid,
     /// A client was idle for too long.
     ClientIdle,
+    /// A reply failed half-way to its client.
+    ClientReplyBroken,
     /// A client did not read its replies.
     ClientOutputLimit,
     /// A listener could not accept.
@@ -52,6 +54,7 @@ const KINDS: &[(Kind, Level, &str)] = &[
     (Kind::ServerTimedOut, Level::Notice, "server time-outs"),
     (Kind::ClientInvalid, Level::Notice, "invalid requests"),
     (Kind::ClientIdle, Level::Info, "idle clients"),
+    (Kind::ClientReplyBroken, Level::Notice, "broken replies"),
     (
         Kind::ClientOutputLimit,
         Level::Warning,
@@ -131,6 +134,11 @@ impl Notices {
             Notice::ClientIdle(client) => {
                 if self.admits(Kind::ClientIdle, now) {
                     log!(Level::Info, "{} was idle for too long", peer(client));
+                }
+            }
+            Notice::ClientReplyBroken(client) => {
+                if self.admits(Kind::ClientReplyBroken, now) {
+                    log!(Level::Notice, "a reply to {} broke off", peer(client));
                 }
             }
             Notice::ClientOutputLimit(client) => {

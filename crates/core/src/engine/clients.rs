@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
+use super::action::Doom;
 use super::client::{Client, Pause, Pending};
 use super::server::Origin;
 use super::shared::Shared;
@@ -102,7 +103,7 @@ impl Clients {
                 };
                 let held = self.splits.extend(split, fragment, bytes);
                 if to_u64(held) > client.output_limit || shared.memory.is_exhausted() {
-                    shared.outbox.doomed.push(id);
+                    shared.outbox.doomed.push((id, Doom::Limit));
                 }
             }
             Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => {}
@@ -119,7 +120,7 @@ impl Clients {
                     return false;
                 };
                 if client.is_streaming(seq) {
-                    shared.outbox.doomed.push(id);
+                    shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;
                 }
                 shared.memory.held -= client.forget_partial(seq);
@@ -224,7 +225,7 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
         }
     }
     if client.output_len() > client.output_limit || shared.memory.is_exhausted() {
-        shared.outbox.doomed.push(id);
+        shared.outbox.doomed.push((id, Doom::Limit));
     }
 }
 

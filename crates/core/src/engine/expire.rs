@@ -97,9 +97,9 @@ impl Engine {
         let Some(conn) = self.upstream.conns.get_mut(id) else {
             return false;
         };
+        // An attempt that began when its requests had been waiting elsewhere may outlive them.
+        is_over |= conn.phase == ConnPhase::Connecting && conn.opened_at + timeout <= now;
         if conn.next_deadline(timeout).is_some_and(|due| due <= now) {
-            // An attempt that began only when the request had been waiting elsewhere goes on.
-            is_over |= conn.phase == ConnPhase::Connecting && conn.opened_at + timeout <= now;
             let held = conn.out.len();
             let withdrawn = conn.withdraw(at, queued_until, &mut self.shared.chunks);
             self.shared.memory.held -= held - conn.out.len();

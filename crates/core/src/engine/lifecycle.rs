@@ -1,6 +1,6 @@
 //! Clients come and go.
 
-use super::action::{Action, Notice};
+use super::action::{Action, Doom, Notice};
 use super::client::{Client, Pause, Phase};
 use super::clients::resume_if_drained;
 use super::deadlines::Alarm;
@@ -103,11 +103,14 @@ impl Engine {
         }
     }
 
-    /// Closes a client that reached a hard limit.
-    pub(super) fn close_doomed(&mut self, id: ClientId) {
+    /// Closes a client that cannot be given what it is owed.
+    pub(super) fn close_doomed(&mut self, id: ClientId, doom: Doom) {
         if self.clients.slab.get(id).is_some() {
             self.drop_client(id, End::Err);
-            self.shared.outbox.notice(Notice::ClientOutputLimit(id));
+            self.shared.outbox.notice(match doom {
+                Doom::Limit => Notice::ClientOutputLimit(id),
+                Doom::BrokenReply => Notice::ClientReplyBroken(id),
+            });
             self.shared
                 .outbox
                 .urgent

@@ -263,8 +263,8 @@ impl Engine {
             if let Some(action) = self.shared.outbox.urgent.pop_front() {
                 return Some(action);
             }
-            if let Some(id) = self.shared.outbox.doomed.pop() {
-                self.close_doomed(id);
+            if let Some((id, doom)) = self.shared.outbox.doomed.pop() {
+                self.close_doomed(id, doom);
             } else if let Some(id) = self.shared.outbox.resume.pop_front() {
                 self.resume(id);
             } else if let Some(id) = self.shared.outbox.dirty_servers.pop_front() {

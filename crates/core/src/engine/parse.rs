@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::action::Notice;
+use super::action::{Doom, Notice};
 use super::client::{Pause, Phase};
 use super::clients::answered;
 use super::forward::{Frame, Stalled};
@@ -55,7 +55,7 @@ impl Engine {
         let after = to_u64(client.recv.len());
         self.shared.memory.held = self.shared.memory.held - before + after;
         if after > before && self.shared.memory.is_exhausted() {
-            self.shared.outbox.doomed.push(id);
+            self.shared.outbox.doomed.push((id, Doom::Limit));
         }
         self.close_if_settled(id);
     }

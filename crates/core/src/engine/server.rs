@@ -291,10 +291,12 @@ impl ServerConn {
     }
 
     /// When this connection must be looked at, if nothing comes until then: the deadline of the
-    /// oldest unexpired request or, once a request has expired, when the server has had it for a
-    /// whole time-out, and the end of the patience with it.
+    /// oldest unexpired request, the end of the attempt to connect or, once a request has expired,
+    /// when the server has had it for a whole time-out, and the end of the patience with it.
     pub(crate) fn next_alarm(&self, timeout: Span) -> Option<Micros> {
+        let connecting = self.phase == ConnPhase::Connecting;
         let times = [
+            connecting.then_some(self.opened_at + timeout),
             self.next_deadline(timeout),
             self.blame_at(timeout),
             self.silent_at(timeout),

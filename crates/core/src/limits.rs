@@ -1,6 +1,8 @@
 //! Every bound of the proxy, with its reason and its outcome. Bounds that an operator may set are
 //! directives; their defaults stand here too.
 
+use crate::time::Span;
+
 /// Scratch bytes per worker into which every socket is read. Large enough that a deep pipeline is
 /// one read, small enough to stay in the second-level cache.
 pub const SCRATCH_LEN: usize = 64 * 1024;
@@ -99,6 +101,26 @@ pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
 /// Bytes of one line of a server's response (simple string, error, header); more is a protocol
 /// error of the server.
 pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;
+
+/// Chunks of sent bytes that one server connection keeps until its pipeline is empty: 64 KB. A
+/// read-only request that is still there when the server closes the connection is sent once more;
+/// an older one gets the error.
+pub const KEPT_CHUNKS_MAX: usize = 4;
+
+/// Attempts in a row to connect to a server that may fail before the next one has to wait, so that
+/// a server that restarts is used at once.
+pub const RECONNECT_FREE_MAX: u32 = 8;
+
+/// Shortest wait before the next attempt; it doubles with each failure. Meanwhile requests get the
+/// last failure's words at once.
+pub const RECONNECT_WAIT_MIN: Span = Span::from_millis(10);
+
+/// Longest wait before the next attempt, give or take a quarter: short, because nobody is told when
+/// the server is back.
+pub const RECONNECT_WAIT_MAX: Span = Span::from_millis(250);
+
+/// Least time between two probes of an ejected server, for a `server_retry_timeout` of nothing.
+pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);
 
 /// Slices that one call of `send_slices` fills at most: the kernel's `IOV_MAX` is 1024, and more
 /// than this gains nothing.

@@ -177,6 +177,11 @@ impl SendQueue {
 
     /// The first `len` bytes were sent.
     pub fn commit(&mut self, len: usize, pool: &mut ChunkPool) {
+        self.commit_with(len, |segment| pool.give(segment));
+    }
+
+    /// The first `len` bytes were sent; `done` gets each segment of which all bytes were.
+    pub fn commit_with(&mut self, len: usize, mut done: impl FnMut(Vec<u8>)) {
         self.len = self
             .len
             .checked_sub(to_u64(len))
@@ -191,11 +196,17 @@ impl SendQueue {
             left -= unsent;
             self.start = 0;
             let next = self.rest.pop_front().unwrap_or_default();
-            pool.give(mem::replace(&mut self.first, next));
+            done(mem::replace(&mut self.first, next));
             if self.first.is_empty() {
                 return;
             }
         }
+    }
+
+    /// Bytes just before the unsent ones that were sent and are still here.
+    #[must_use]
+    pub fn sent_prefix(&self) -> &[u8] {
+        &self.first[..self.start]
     }
 
     /// Everything unsent as one buffer, leaving the queue empty.

@@ -43,8 +43,9 @@ impl World {
         };
         let number = self.clients.len();
         let link = self.new_link(ConnId::Client(id), Peer::Client(number), LinkPhase::Open);
-        self.clients
-            .push(Client::new(number, pool, link, protocol, tag));
+        let mut client = Client::new(number, pool, link, protocol, tag);
+        client.trusts_silence = self.plan.calm;
+        self.clients.push(client);
         self.tell(|| format!("client {number}: comes to pool {pool} on link {link}"));
         if needs_auth {
             self.send(number, b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n");
@@ -156,9 +157,6 @@ impl World {
         let client = &mut self.clients[at];
         let limit = self.plan.config.pools[client.pool].request_size_limit;
         let expect = client.ask(&mut self.dice, &self.plan.manners, bytes);
-        if self.plan.calm {
-            client.clear_taint();
-        }
         let Some(mut expect) = expect else {
             return;
         };
@@ -290,15 +288,17 @@ impl World {
     fn judge_reply(&mut self, at: usize, expect: &Expect, reply: &[u8]) {
         let client = &self.clients[at];
         let is_uncertain = client.is_uncertain(expect) || self.pools[client.pool].is_uncertain;
-        let is_right = reply == expect.reply
+        let is_right = client.is_models(expect, reply)
             || matches!(expect.shape, Shape::Refused) && client.is_plausible(expect, reply)
             || is_uncertain && client.is_plausible(expect, reply);
         if is_right {
-            for write in &expect.writes {
+            let is_done = expect.writes.iter().all(|write| self.executed.contains(write));
+            if !is_done {
                 assert!(
-                    self.executed.contains(write),
+                    self.was_lied_to(at, expect),
                     "client {at} is told of a write that never happened: {expect:?}"
                 );
+                self.clients[at].taint(expect);
             }
             return;
         }

@@ -85,7 +85,7 @@ fn live(seed: u64, with_story: bool) -> Result<Report, Box<Failure>> {
                 seed,
                 message: text.unwrap_or("a panic without words").to_owned(),
                 step: world.step,
-                plan: format!("{:#?}", world.plan),
+                plan: format!("{:?}", world.plan),
                 story: world.story.take().unwrap_or_default(),
             }))
         }

@@ -97,25 +97,35 @@ impl World {
         if is_old && own == Some(Closed::TimedOut.text()) {
             return true;
         }
-        let view = &self.pools[client.pool];
-        if view.was_ejected && own == Some(Closed::Refused.text()) {
+        if self.pools[client.pool].was_ejected && own == Some(Closed::Refused.text()) {
             return true;
         }
+        self.excuses_of(at, expect).any(|excuse| match excuse {
+            Excuse::Lost(why) => own == Some(why.text()),
+            Excuse::Sick => [SICK_REDIS, SICK_MEMCACHE].contains(&text),
+            Excuse::Lied => {
+                let lies = [LIE_REDIS, LIE_MEMCACHE, EARLY_REDIS, EARLY_MEMCACHE];
+                lies.contains(&text) || own == Some(Closed::Invalid.text())
+            }
+        })
+    }
+
+    /// What happened since a request was sent, at the servers that may have got it.
+    fn excuses_of(&self, at: usize, expect: &Expect) -> impl Iterator<Item = Excuse> {
+        let view = &self.pools[self.clients[at].pool];
         let servers = view.first_server..view.first_server + view.server_count;
         servers
-            .filter(|&server| self.concerns(at, expect, server))
-            .flat_map(|server| {
+            .filter(move |&server| self.concerns(at, expect, server))
+            .flat_map(move |server| {
                 let excuses = self.servers[server].excuses.iter().rev();
-                excuses.take_while(|(step, _)| *step >= expect.step)
+                excuses.take_while(move |(step, _)| *step >= expect.step)
             })
-            .any(|&(_, excuse)| match excuse {
-                Excuse::Lost(why) => own == Some(why.text()),
-                Excuse::Sick => [SICK_REDIS, SICK_MEMCACHE].contains(&text),
-                Excuse::Lied => {
-                    let lies = [LIE_REDIS, LIE_MEMCACHE, EARLY_REDIS, EARLY_MEMCACHE];
-                    lies.contains(&text) || own == Some(Closed::Invalid.text())
-                }
-            })
+            .map(|&(_, excuse)| excuse)
+    }
+
+    /// Whether a success may have been a server's lie.
+    pub(super) fn was_lied_to(&self, at: usize, expect: &Expect) -> bool {
+        !self.is_strict && self.excuses_of(at, expect).any(|excuse| excuse == Excuse::Lied)
     }
 
     pub(super) fn excuse(&mut self, server: usize, excuse: Excuse) {

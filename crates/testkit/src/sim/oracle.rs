@@ -149,7 +149,7 @@ impl World {
     }
 
     /// The engine closed a server connection by itself: for silence, or for a lie.
-    pub(super) fn check_close_of_server(&mut self, at: usize) {
+    pub(super) fn check_close_of_server(&mut self, at: usize, was_connecting: bool) {
         let conn = &self.conns[at];
         let (server, lied) = (conn.server, conn.lied);
         let link = &self.links[conn.link];
@@ -158,9 +158,11 @@ impl World {
         }
         let pool = &self.plan.config.pools[self.servers[server].pool];
         let has_handshake = pool.redis_auth.is_some() || pool.redis_db > 0;
-        let is_silent = pool.timeout.is_some_and(|timeout| {
-            self.now >= link.last_arrival + timeout.0 || has_handshake && !self.plan.calm
-        });
+        // An attempt goes with its oldest request, which may have been moved to it.
+        let may_hurry = !self.plan.calm && (was_connecting || has_handshake);
+        let is_silent = pool
+            .timeout
+            .is_some_and(|timeout| may_hurry || self.now >= link.last_arrival + timeout.0);
         assert!(
             lied || is_silent,
             "link {} to server {server} is closed for nothing",
@@ -179,13 +181,14 @@ impl World {
         self.tell(|| format!("{notice:?}"));
         match notice {
             Notice::ClientOutputLimit(id) => {
-                let link = self.link_of(ConnId::Client(id));
-                if let Peer::Client(client) = self.links[link].peer {
+                if let Some(link) = self.link_of(ConnId::Client(id))
+                    && let Peer::Client(client) = self.links[link].peer
+                {
                     self.clients[client].doomed = true;
                 }
             }
             Notice::ClientInvalid(id) => {
-                let link = self.find_link(ConnId::Client(id));
+                let link = self.link_of(ConnId::Client(id));
                 let Some(Peer::Client(client)) = link.map(|link| self.links[link].peer) else {
                     return;
                 };

@@ -255,7 +255,10 @@ fn tighten(dice: &mut Dice, config: &mut Config, manners: &mut Manners) {
         }
         _ => {
             for pool in &mut config.pools {
-                pool.request_size_limit = 2_000;
+                // What memcached clients are told depends on where in a request the limit is met.
+                if pool.protocol == Protocol::Redis {
+                    pool.request_size_limit = 2_000;
+                }
                 pool.client_connections = 3;
             }
             manners.value = 3_000;

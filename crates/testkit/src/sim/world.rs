@@ -105,6 +105,8 @@ pub(super) struct World {
     by_id: BTreeMap<ConnId, usize>,
     /// Server connections that the engine would not read: it must be about to close them.
     unread: Vec<usize>,
+    /// Connections lost since the last tick ended.
+    just_lost: Vec<ConnId>,
     unsettled: bool,
 }
 
@@ -134,6 +136,7 @@ impl World {
             next_order: 0,
             by_id: BTreeMap::new(),
             unread: Vec::new(),
+            just_lost: Vec::new(),
             unsettled: true,
             dice,
             plan,
@@ -275,6 +278,7 @@ impl World {
             actions += 1;
             assert!(actions < ACTIONS_MAX, "a tick ends");
         }
+        self.just_lost.clear();
         for at in self.unread.drain(..) {
             assert_eq!(
                 self.links[at].phase,
@@ -290,14 +294,16 @@ impl World {
         match action {
             Action::Connect { conn, server } => self.connect(conn, server),
             Action::Flush(id) => {
-                let link = self.link_of(id);
-                if !self.links[link].write_blocked {
+                if let Some(link) = self.link_of(id)
+                    && !self.links[link].write_blocked
+                {
                     self.flush(link);
                 }
             }
             Action::ResumeRead(id) => {
-                let link = self.link_of(id);
-                if self.links[link].read_blocked {
+                if let Some(link) = self.link_of(id)
+                    && self.links[link].read_blocked
+                {
                     self.links[link].read_blocked = false;
                     self.at(self.now, Event::Arrive(link));
                 }
@@ -307,15 +313,15 @@ impl World {
         }
     }
 
-    pub(super) fn link_of(&self, id: ConnId) -> usize {
-        *self
-            .by_id
-            .get(&id)
-            .expect("the engine names connections that live")
-    }
-
-    pub(super) fn find_link(&self, id: ConnId) -> Option<usize> {
-        self.by_id.get(&id).copied()
+    /// The link of a connection that the engine names; `None` if it was lost in this very tick, after
+    /// the engine had made up its mind.
+    pub(super) fn link_of(&self, id: ConnId) -> Option<usize> {
+        let link = self.by_id.get(&id).copied();
+        assert!(
+            link.is_some() || self.just_lost.contains(&id),
+            "the engine names {id:?}, which does not exist"
+        );
+        link
     }
 
     pub(super) fn new_link(&mut self, id: ConnId, peer: Peer, phase: LinkPhase) -> usize {
@@ -440,6 +446,7 @@ impl World {
         link.phase = LinkPhase::Closed;
         let (id, peer) = (link.id, link.peer);
         self.by_id.remove(&id);
+        self.just_lost.push(id);
         self.tell(|| format!("link {at}: lost, {why:?}"));
         if let Peer::Server(conn) = peer {
             self.excuse_loss(conn, why);
@@ -449,18 +456,20 @@ impl World {
 
     /// The engine closes a connection.
     fn close(&mut self, id: ConnId) {
-        let at = self.link_of(id);
+        let Some(at) = self.link_of(id) else {
+            return;
+        };
         self.by_id.remove(&id);
         let arrival = self.after_way();
         let link = &mut self.links[at];
-        assert_ne!(link.phase, LinkPhase::Closed, "a connection is closed once");
+        let was_connecting = link.phase == LinkPhase::Connecting;
         link.phase = LinkPhase::Closed;
         let arrival = link.down.finish(arrival);
         let peer = link.peer;
         self.tell(|| format!("link {at}: closed by the proxy"));
         self.at(arrival, Event::Deliver(at));
         if let Peer::Server(conn) = peer {
-            self.check_close_of_server(conn);
+            self.check_close_of_server(conn, was_connecting);
         }
     }
 

@@ -186,7 +186,7 @@ impl Client {
     }
 
     fn some_value(&self, key: &[u8], dice: &mut Dice, manners: &Manners) -> Vec<u8> {
-        let max = if dice.chance(300) { manners.value } else { 20 };
+        let max = if dice.chance(100) { manners.value } else { 20 };
         value(key, self.seq, dice.upto(max.min(manners.value)))
     }
 
@@ -282,7 +282,7 @@ impl Client {
             }
             9 => {
                 let key = self.own_key(dice);
-                let value = self.some_value(&key, dice, manners);
+                let value = value(&key, self.seq, dice.upto(5));
                 let mut draft = one("APPEND", key, Shape::Number(usize::MAX));
                 draft.words.push(value);
                 draft
@@ -375,7 +375,11 @@ impl Client {
                 } else {
                     self.own_key(dice)
                 };
-                let data = self.some_value(&key, dice, manners);
+                let data = if matches!(verb, "append" | "prepend") {
+                    value(&key, self.seq, dice.upto(5))
+                } else {
+                    self.some_value(&key, dice, manners)
+                };
                 let mut draft = Draft::of_keys(verb, vec![key], Shape::Lines(STORED));
                 let tail = ["0".to_owned(), "0".to_owned(), data.len().to_string()];
                 draft.words.extend(tail.map(String::into_bytes));

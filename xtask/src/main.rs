@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask gen-commands          write the redis command table and its page
-       cargo xtask sim-sweep [--minutes N] [--seeds N] [--from SEED] [--threads N] [--quiet]
+       cargo xtask sim-sweep [--minutes N] [--seeds N] [--from SEED] [--threads N] [--failures N]
+                                   [--quiet]
                                          run simulated worlds
        cargo xtask canaries [NAME]       demand that the simulation finds each planted bug";
 

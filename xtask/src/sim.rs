@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use twemproxy_testkit::sim;
 
-/// Failures after which a sweep has seen enough.
+/// Failures after which a sweep has seen enough, unless told otherwise.
 const FAILURES_MAX: usize = 20;
 /// Worlds within which each planted bug must be found.
 const CANARY_SEEDS: u64 = 1_000;
@@ -23,11 +23,12 @@ struct Sweep {
     seeds: u64,
     time: Duration,
     threads: usize,
+    failures: usize,
     quiet: bool,
 }
 
 /// Runs worlds until the time or the seeds are used up: `[--minutes N] [--seeds N] [--from SEED]
-/// [--threads N] [--quiet]`.
+/// [--threads N] [--failures N] [--quiet]`.
 ///
 /// # Errors
 /// What is wrong with the arguments, or that oracles spoke up.
@@ -39,7 +40,7 @@ pub(crate) fn sweep(args: impl Iterator<Item = String>) -> Result<(), String> {
     let (next, answered) = (AtomicU64::new(sweep.first), AtomicU64::new(0));
     let failures = Mutex::new(Vec::new());
     let work = || {
-        while start.elapsed() < sweep.time && seen(&failures) < FAILURES_MAX {
+        while start.elapsed() < sweep.time && seen(&failures) < sweep.failures {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed - sweep.first >= sweep.seeds {
                 next.fetch_sub(1, Ordering::Relaxed);
@@ -84,7 +85,9 @@ pub(crate) fn sweep(args: impl Iterator<Item = String>) -> Result<(), String> {
 }
 
 fn seen(failures: &Mutex<Vec<u64>>) -> usize {
-    failures.lock().map_or(usize::MAX, |failures| failures.len())
+    failures
+        .lock()
+        .map_or(usize::MAX, |failures| failures.len())
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Sweep, String> {
@@ -93,6 +96,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Sweep, String> {
         seeds: u64::MAX,
         time: Duration::MAX,
         threads: thread::available_parallelism().map_or(1, usize::from),
+        failures: FAILURES_MAX,
         quiet: false,
     };
     let mut is_bounded = false;
@@ -110,6 +114,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Sweep, String> {
             "--seeds" => sweep.seeds = number,
             "--from" => sweep.first = number,
             "--threads" => sweep.threads = usize::try_from(number).unwrap_or(1).max(1),
+            "--failures" => sweep.failures = usize::try_from(number).unwrap_or(1).max(1),
             _ => return Err(format!("unknown option '{option}'")),
         }
         is_bounded |= matches!(option.as_str(), "--minutes" | "--seeds");
@@ -137,7 +142,15 @@ pub(crate) fn canaries(only: Option<&str>) -> Result<(), String> {
             .env("RUSTFLAGS", format!("--cfg canary=\"{name}\""))
             .env("CARGO_TARGET_DIR", "target/canaries")
             .args(["run", "--quiet", "--locked", "--package", "xtask", "--"])
-            .args(["sim-sweep", "--quiet", "--threads", "1", "--seeds"])
+            .args([
+                "sim-sweep",
+                "--quiet",
+                "--threads",
+                "1",
+                "--failures",
+                "1",
+                "--seeds",
+            ])
             .arg(CANARY_SEEDS.to_string())
             .output()
             .map_err(|error| format!("cargo: {error}"))?;

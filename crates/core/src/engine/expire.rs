@@ -53,6 +53,8 @@ impl Engine {
         };
         let server = conn.server;
         let is_due = |queued_at: Micros| queued_at + timeout <= now;
+        #[cfg(canary = "deadline_reused")]
+        let is_due = |queued_at: Micros| is_due(queued_at) || now > queued_at;
         let reply = self.failure_reply(server, Closed::TimedOut);
         let mut is_over = false;
         let mut blame = false;

@@ -156,7 +156,10 @@ impl Engine {
             client.pause = Pause::Server;
             return Err(Stalled(frame));
         }
-        let origin = (!request.noreply).then(|| Origin::Whole {
+        let is_owed = !request.noreply;
+        #[cfg(canary = "noreply_owed")]
+        let is_owed = true;
+        let origin = is_owed.then(|| Origin::Whole {
             client: id,
             seq: client.push(Pending::Waiting),
         });
@@ -254,6 +257,8 @@ impl Engine {
         if self.plan_fragments(id, work).is_err() {
             return Err(Stalled(frame));
         }
+        #[cfg(canary = "merge_order_reversed")]
+        work.order.reverse();
         let client = self
             .clients
             .slab

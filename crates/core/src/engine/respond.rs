@@ -106,6 +106,8 @@ impl Reader<'_> {
                 return outcome;
             };
             let origin = slot.origin;
+            #[cfg(canary = "pipeline_off_by_one")]
+            let origin = self.conn.pipeline.get(1).map_or(origin, |slot| slot.origin);
             match self.conn.parser.step(rest) {
                 ResponseStep::Done(len) => {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
@@ -132,6 +134,11 @@ impl Reader<'_> {
         // A response that came in several reads is no error line, whatever its last part looks like.
         let is_whole = response_len == to_u64(bytes.len());
         self.conn.pop_slot();
+        #[cfg(canary = "discarded_reply_given_on")]
+        let origin = match self.conn.pipeline.front() {
+            Some(next) if origin == Origin::Discarded => next.origin,
+            _ => origin,
+        };
         match origin {
             Origin::Auth | Origin::Select => {
                 self.finish_handshake(origin, bytes, outcome);

@@ -292,7 +292,10 @@ impl World {
             || matches!(expect.shape, Shape::Refused) && client.is_plausible(expect, reply)
             || is_uncertain && client.is_plausible(expect, reply);
         if is_right {
-            let is_done = expect.writes.iter().all(|write| self.executed.contains(write));
+            let is_done = expect
+                .writes
+                .iter()
+                .all(|write| self.executed.contains(write));
             if !is_done {
                 assert!(
                     self.was_lied_to(at, expect),

@@ -29,13 +29,15 @@ mod server;
 mod words;
 mod world;
 
+use std::env;
 use std::fmt;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use world::World;
 
 /// What one world was like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Report {
     /// Replies that clients got and judged.
     pub answered: u64,
@@ -56,6 +58,21 @@ pub struct Failure {
     plan: String,
     /// The last lines of what happened.
     story: Vec<String>,
+}
+
+/// The worlds a test looks at: the one of `SIM_SEED`, or the first `SIM_SEEDS`, or the first
+/// `default_count`.
+#[must_use]
+pub fn seeds(default_count: u64) -> Range<u64> {
+    let number = |name| {
+        let text = env::var(name).ok()?;
+        let number: u64 = text.parse().expect("a number");
+        Some(number)
+    };
+    number("SIM_SEED").map_or_else(
+        || 0..number("SIM_SEEDS").unwrap_or(default_count),
+        |seed| seed..seed + 1,
+    )
 }
 
 /// Lives through the world of `seed`.

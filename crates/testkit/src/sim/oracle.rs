@@ -125,7 +125,10 @@ impl World {
 
     /// Whether a success may have been a server's lie.
     pub(super) fn was_lied_to(&self, at: usize, expect: &Expect) -> bool {
-        !self.is_strict && self.excuses_of(at, expect).any(|excuse| excuse == Excuse::Lied)
+        !self.is_strict
+            && self
+                .excuses_of(at, expect)
+                .any(|excuse| excuse == Excuse::Lied)
     }
 
     pub(super) fn excuse(&mut self, server: usize, excuse: Excuse) {
@@ -325,7 +328,11 @@ impl World {
                 let heard = &self.servers[at];
                 assert_eq!(server.requests.value(), heard.requests);
                 assert_eq!(server.request_bytes.value(), heard.request_bytes);
-                let failures = [&server.server_err, &server.server_eof, &server.server_timedout];
+                let failures = [
+                    &server.server_err,
+                    &server.server_eof,
+                    &server.server_timedout,
+                ];
                 assert!(failures.iter().all(|counter| counter.value() == 0));
             }
         }

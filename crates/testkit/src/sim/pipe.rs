@@ -35,8 +35,7 @@ impl Pipe {
 
     /// How many bytes fit.
     pub(super) const fn room(&self) -> usize {
-        self.capacity
-            .saturating_sub(self.bytes.len() - self.start)
+        self.capacity.saturating_sub(self.bytes.len() - self.start)
     }
 
     /// Whether all that was written has been read.

@@ -140,7 +140,8 @@ impl World {
         }
         let conn = &mut self.conns[at];
         let link = &mut self.links[conn.link];
-        conn.inbox.extend_from_slice(&link.down.readable(self.now)[..len]);
+        conn.inbox
+            .extend_from_slice(&link.down.readable(self.now)[..len]);
         link.down.took(len);
         let link = conn.link;
         self.drained(link);
@@ -333,7 +334,11 @@ impl World {
         if !self.dice.chance(faults.early) {
             return;
         }
-        let text = if is_redis { EARLY_REDIS } else { EARLY_MEMCACHE };
+        let text = if is_redis {
+            EARLY_REDIS
+        } else {
+            EARLY_MEMCACHE
+        };
         let conn = &mut self.conns[at];
         conn.answered_early = true;
         conn.lied = true;
@@ -352,10 +357,7 @@ impl World {
         if self.conns[at].mute {
             return;
         }
-        let is_redis = matches!(
-            self.servers[self.conns[at].server].store,
-            Store::Redis(_)
-        );
+        let is_redis = matches!(self.servers[self.conns[at].server].store, Store::Redis(_));
         let lie = if is_redis { LIE_REDIS } else { LIE_MEMCACHE };
         let lie = format!("{lie}\r\n").into_bytes();
         if self.conns[at].poisoned {

@@ -33,7 +33,7 @@ need() {
 }
 
 need_cargo() {
-    [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+    [ -r "${HOME:-}/.cargo/env" ] && . "${HOME:-}/.cargo/env"
     command -v cargo >/dev/null || fail "cargo is missing; rustup installs it, the version is in rust-toolchain.toml"
 }
 

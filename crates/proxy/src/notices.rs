@@ -4,9 +4,10 @@
 //! the rest. A line whose level is off costs one atomic load.
 
 use std::fmt;
+use std::panic::Location;
 
 use twemproxy_core::config::Config;
-use twemproxy_core::engine::{Closed, Notice};
+use twemproxy_core::engine::Notice;
 use twemproxy_core::ids::{ClientId, ServerIdx};
 use twemproxy_core::time::{Micros, Span};
 
@@ -101,7 +102,7 @@ impl Notices {
             Notice::Restored(server) => self.server(Kind::Restored, server, "restored", now),
             Notice::ServerLost { server, why } => {
                 if self.admits(Kind::ServerLost, now) {
-                    let (name, why) = (&self.servers[server.index()], reason(why));
+                    let (name, why) = (&self.servers[server.index()], why.text());
                     log!(Level::Notice, "connection to {name} lost: {why}");
                 }
             }
@@ -133,7 +134,8 @@ impl Notices {
         }
     }
 
-    /// Writes a line of `kind`, whose text is only made when it is wanted.
+    /// Writes a line of `kind`, as the caller's; its text is only made when it is wanted.
+    #[track_caller]
     pub(crate) fn write<T: fmt::Display>(
         &mut self,
         kind: Kind,
@@ -141,7 +143,8 @@ impl Notices {
         text: impl FnOnce() -> T,
     ) {
         if self.admits(kind, now) {
-            log!(level(kind), "{}", text());
+            let place = Location::caller();
+            log::write(place.file(), place.line(), format_args!("{}", text()));
         }
     }
 
@@ -217,25 +220,6 @@ fn position(kind: Kind) -> usize {
 
 fn level(kind: Kind) -> Level {
     KINDS[position(kind)].1
-}
-
-/// A reason in words, for humans only: what clients are told is the engine's.
-pub(crate) const fn reason(why: Closed) -> &'static str {
-    match why {
-        Closed::Eof => "closed by the server",
-        Closed::Refused => "connection refused",
-        Closed::Reset => "connection reset by peer",
-        Closed::TimedOut => "connection timed out",
-        Closed::BrokenPipe => "broken pipe",
-        Closed::HostUnreachable => "no route to host",
-        Closed::NetworkUnreachable => "network is unreachable",
-        Closed::HostDown => "the name does not resolve",
-        Closed::NoSuchFile => "no such file or directory",
-        Closed::PermissionDenied => "permission denied",
-        Closed::WouldBlock => "resource temporarily unavailable",
-        Closed::TooManyFiles => "too many open files",
-        Closed::Other => "unexpected error",
-    }
 }
 
 #[cfg(test)]

@@ -244,7 +244,9 @@ impl Crew {
         let mut workers = Vec::new();
         for index in 0..count {
             let dialer = Dialer::new(Arc::clone(&endpoints), resolver.clone(), index);
-            workers.push(crew.hire(dialer, core, clock)?);
+            let mut engine = Engine::new(Arc::clone(core), seed());
+            engine.number_clients(widen(index) + 1, widen(count));
+            workers.push(crew.hire(engine, dialer, clock)?);
         }
         crew.start_resolver(endpoints, questions)?;
         for (index, worker) in workers.into_iter().enumerate() {
@@ -255,26 +257,21 @@ impl Crew {
     }
 
     /// Makes a worker that can be started once all are made.
-    fn hire(
-        &mut self,
-        dialer: Dialer,
-        core: &Arc<Config>,
-        clock: Clock,
-    ) -> Result<Worker, StartError> {
+    fn hire(&mut self, engine: Engine, dialer: Dialer, clock: Clock) -> Result<Worker, StartError> {
         let poller = Poller::new().map_err(system("creating a poller"))?;
         let waker = poller.waker().map_err(system("creating a waker"))?;
         let (sender, mailbox) = channel();
         let clients = Arc::new(ClientCount::default());
         let address = WorkerAddress::new(sender, Arc::new(waker), Arc::clone(&clients));
         self.addresses.push(address);
-        let engine = Engine::new(Arc::clone(core), seed());
         self.counters.push(Arc::clone(engine.counters()));
+        let notices = Notices::new(engine.config());
         Ok(Worker::new(WorkerParts {
             engine,
             poller,
             dialer,
             mailbox,
-            notices: Notices::new(core),
+            notices,
             clock,
             clients,
         }))
@@ -373,7 +370,11 @@ fn log_banner() {
 
 /// One worker's part of a limit of the process.
 fn share(limit: u64, workers: usize) -> u64 {
-    limit / u64::try_from(workers).map_or(u64::MAX, |count| count.max(1))
+    limit / widen(workers.max(1))
+}
+
+fn widen(count: usize) -> u64 {
+    u64::try_from(count).expect("a number of threads is small")
 }
 
 /// As many descriptors as the system allows us.

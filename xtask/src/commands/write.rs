@@ -69,7 +69,8 @@ pub(super) fn page(rows: &[Row]) -> String {
          - **split**: its keys may live on different servers; each server gets its part, the answers become one.\n\
          - **answered**: by the proxy itself.\n\
          - **refused**: `-ERR 'x' is not supported by this proxy: <reason>`; the connection stays open.\n\n\
-         Every other command is answered with redis' `unknown command` error.\n\n\
+         Every other command is answered with redis' `unknown command` error. Words are counted from 0, the\n\
+         command itself.\n\n\
          | command | how | keys |\n|---|---|---|\n",
     );
     for row in rows {

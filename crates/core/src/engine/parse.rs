@@ -12,7 +12,7 @@ use crate::ids::ClientId;
 use crate::limits::SCRATCH_TAIL_MAX;
 use crate::num::{to_u64, to_usize};
 use crate::proto::redis::inline;
-use crate::proto::{Invalid, Parse, RequestParser, Route, Then};
+use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
 
 impl Engine {
     /// `len` bytes of a client came into the space lent for them.
@@ -35,7 +35,7 @@ impl Engine {
             if let Some(client) = self.clients.slab.get_mut(id) {
                 let rest = &bytes[parsed..];
                 if !rest.is_empty() {
-                    client.recv.save(rest);
+                    client.recv.save(rest, &mut self.shared.chunks);
                 } else if !is_fresh {
                     client.recv.clear();
                 }
@@ -123,11 +123,15 @@ impl Engine {
             let rest = &bytes[at..];
             match client.parser.parse(rest, &client.limits) {
                 Parse::Complete(request) => {
-                    let len = to_usize(request.len);
-                    if self.route(id, Frame::Lent(&rest[..len]), &request).is_err() {
+                    let frame = &rest[..to_usize(request.len)];
+                    let taken = match request.route {
+                        Route::Key(key) => self.route_key(id, key, frame, &request),
+                        _ => self.route(id, Frame::Lent(frame), &request),
+                    };
+                    if taken.is_err() {
                         return at;
                     }
-                    at += len;
+                    at += frame.len();
                 }
                 Parse::Incomplete { need } => {
                     client.recv.expect(need);
@@ -161,7 +165,12 @@ impl Engine {
             return true;
         };
         let protocol = self.pools[client.pool.index()].config.protocol;
-        match RequestParser::new(protocol).parse(&array, &client.limits) {
+        // As in redis, the small limits before AUTH are those of arrays.
+        let limits = RequestLimits {
+            unauthenticated: false,
+            ..client.limits
+        };
+        match RequestParser::new(protocol).parse(&array, &limits) {
             Parse::Complete(request) => self.route(id, Frame::Lent(&array), &request).is_ok(),
             Parse::Invalid { invalid, len, then } => {
                 self.refuse_request(id, invalid, &array[..len], then);

@@ -11,6 +11,10 @@ mod error;
 mod memory;
 mod raw;
 mod resolve;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the manual is written from it by a test")
+)]
 mod table;
 #[cfg(test)]
 mod tests;

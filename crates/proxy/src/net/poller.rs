@@ -134,12 +134,16 @@ mod tests {
     fn a_waker_ends_the_wait_of_another_thread() {
         let mut poller = Poller::new().unwrap();
         let waker = poller.waker().unwrap();
-        let thread = std::thread::spawn(move || waker.wake());
+        // A waker that is dropped takes its wake-up with it.
+        let thread = std::thread::spawn(move || {
+            waker.wake();
+            waker
+        });
         let mut events = Events::with_capacity(8);
         poller.wait(&mut events, DEADLINE);
         let tokens: Vec<u64> = events.iter().map(|event| event.token).collect();
         assert_eq!(tokens, [WAKER_TOKEN]);
-        thread.join().unwrap();
+        drop(thread.join().unwrap());
     }
 
     #[test]

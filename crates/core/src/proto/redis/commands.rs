@@ -152,16 +152,19 @@ pub(super) fn find(name: &[u8]) -> Option<u16> {
 }
 
 fn find_hashed(name: &[u8]) -> Option<u16> {
-    let mut slot = hash(name);
+    let wanted = Ends::of(name);
+    let mut at = wanted.hash();
     loop {
-        let place = SLOTS[slot];
-        if place == EMPTY {
+        let slot = &SLOTS[at];
+        if slot.place == EMPTY {
             return None;
         }
-        if name.eq_ignore_ascii_case(row(place).name.as_bytes()) {
-            return Some(place);
+        if slot.ends.is_same(wanted)
+            && (slot.ends_tell_all || name.eq_ignore_ascii_case(row(slot.place).name.as_bytes()))
+        {
+            return Some(slot.place);
         }
-        slot = (slot + 1) % SLOT_COUNT;
+        at = (at + 1) % SLOT_COUNT;
     }
 }
 
@@ -182,44 +185,94 @@ pub(super) fn find_subcommand(
         .position(|sub| verb.eq_ignore_ascii_case(&sub.name.as_bytes()[name.len() + 1..]))
 }
 
-const GET: u16 = place_of("get");
-const SET: u16 = place_of("set");
+pub(super) const GET: u16 = place_of("get");
+pub(super) const SET: u16 = place_of("set");
 
 /// A power of two, several times the number of rows, so that most commands are found at once.
 const SLOT_COUNT: usize = 1024;
 const EMPTY: u16 = u16::MAX;
 const _: () = assert!(ROWS.len() * 3 < SLOT_COUNT);
 
-/// Open addressing: the place of each row at its hash or in the next free slot.
-static SLOTS: [u16; SLOT_COUNT] = {
-    let mut slots = [EMPTY; SLOT_COUNT];
+/// A place in the hash table of names.
+#[derive(Clone, Copy)]
+struct Slot {
+    ends: Ends,
+    /// The name has no bytes but its ends, and letters only: what has the same ends is the name.
+    ends_tell_all: bool,
+    place: u16,
+}
+
+/// Length, the first and the last four bytes of a name, with bit 5 set: blind to the case of
+/// letters. The ends of a shorter name overlap.
+#[derive(Clone, Copy)]
+struct Ends {
+    first: u32,
+    last: u32,
+    len: usize,
+}
+
+impl Ends {
+    #[inline]
+    const fn of(name: &[u8]) -> Self {
+        let (first, last) = match (name.first_chunk(), name.last_chunk()) {
+            (Some(first), Some(last)) => (u32::from_le_bytes(*first), u32::from_le_bytes(*last)),
+            _ => match *name {
+                [a] => (u32::from_le_bytes([a, 0, 0, 0]), 0),
+                [a, b] => (u32::from_le_bytes([a, b, 0, 0]), 0),
+                [a, b, c] => (u32::from_le_bytes([a, b, c, 0]), 0),
+                _ => (0, 0),
+            },
+        };
+        Self {
+            first: first | 0x2020_2020,
+            last: last | 0x2020_2020,
+            len: name.len(),
+        }
+    }
+
+    #[inline]
+    const fn is_same(self, other: Self) -> bool {
+        self.first == other.first && self.last == other.last && self.len == other.len
+    }
+
+    #[inline]
+    const fn hash(self) -> usize {
+        let mixed = self.first.wrapping_mul(0x9E37_79B1) ^ self.last.wrapping_mul(0x85EB_CA77);
+        (to_usize(mixed >> 16) ^ self.len.wrapping_mul(37)) % SLOT_COUNT
+    }
+}
+
+/// Open addressing: each row stands at its hash or in the next free slot.
+static SLOTS: [Slot; SLOT_COUNT] = {
+    let mut slots = [Slot {
+        ends: Ends::of(b""),
+        ends_tell_all: false,
+        place: EMPTY,
+    }; SLOT_COUNT];
     let mut place = 0;
     while place < ROWS.len() {
-        let mut slot = hash(ROWS[place].name.as_bytes());
-        while slots[slot] != EMPTY {
-            slot = (slot + 1) % SLOT_COUNT;
+        let name = ROWS[place].name.as_bytes();
+        let ends = Ends::of(name);
+        let mut at = ends.hash();
+        while slots[at].place != EMPTY {
+            at = (at + 1) % SLOT_COUNT;
         }
-        slots[slot] = narrow(place);
+        slots[at] = Slot {
+            ends,
+            ends_tell_all: name.len() <= 8 && is_alphabetic(name),
+            place: narrow(place),
+        };
         place += 1;
     }
     slots
 };
 
-/// Mixes length, the first and the last four bytes, blind to the case of letters.
-const fn hash(name: &[u8]) -> usize {
-    let (first, last) = match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-        (Some(first), Some(last)) => (u32::from_le_bytes(*first), u32::from_le_bytes(*last)),
-        _ => match *name {
-            [a] => (u32::from_le_bytes([a, 0, 0, 0]), 0),
-            [a, b] => (u32::from_le_bytes([a, b, 0, 0]), 0),
-            [a, b, c] => (u32::from_le_bytes([a, b, c, 0]), 0),
-            _ => (0, 0),
-        },
-    };
-    const LOWER: u32 = 0x2020_2020;
-    let mixed =
-        (first | LOWER).wrapping_mul(0x9E37_79B1) ^ (last | LOWER).wrapping_mul(0x85EB_CA77);
-    (to_usize(mixed >> 16) ^ name.len().wrapping_mul(37)) % SLOT_COUNT
+const fn is_alphabetic(name: &[u8]) -> bool {
+    let mut at = 0;
+    while at < name.len() && name[at].is_ascii_alphabetic() {
+        at += 1;
+    }
+    at == name.len()
 }
 
 #[allow(
@@ -310,9 +363,9 @@ mod tests {
     fn lookups_touch_few_slots() {
         let mut probes = 0;
         for row in &ROWS {
-            let mut slot = hash(row.name.as_bytes());
-            while ROWS[usize::from(SLOTS[slot])].name != row.name {
-                slot = (slot + 1) % SLOT_COUNT;
+            let mut at = Ends::of(row.name.as_bytes()).hash();
+            while ROWS[usize::from(SLOTS[at].place)].name != row.name {
+                at = (at + 1) % SLOT_COUNT;
                 probes += 1;
             }
         }

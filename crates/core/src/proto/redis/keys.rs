@@ -238,7 +238,7 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::super::commands::{Serve, find, row};
-    use super::super::words::write_array_header;
+    use super::super::words::{read_head, write_array_header};
     use super::super::write_bulk;
     use super::*;
 
@@ -250,7 +250,8 @@ mod tests {
         for word in &words {
             write_bulk(word.as_bytes(), &mut frame);
         }
-        let command = Command::read(&frame);
+        let head = read_head(&frame);
+        let command = Command::new(&frame, &head);
         let row = row(find(words[0].as_bytes()).expect("a known command"));
         let (Serve::Forward(rule) | Serve::Split(_, rule)) = row.serve else {
             panic!("{} has no key rule", row.name);

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::commands::{self, Local, Serve};
 use super::invalid::push_text;
-use super::words::{Command, Words, write_array_header};
+use super::words::{Command, Words, read_head, write_array_header};
 use super::{Invalid, write_bulk};
 use crate::proto::{Request, scan};
 
@@ -78,7 +78,8 @@ pub fn respond(
     config: &LocalConfig<'_>,
     out: &mut Vec<u8>,
 ) -> After {
-    let command = Command::read(frame);
+    let head = read_head(frame);
+    let command = Command::new(frame, &head);
     let (local, arity) = local_of(&command, request.command);
     match (local, command.words) {
         (Local::Ping, 1) => out.extend_from_slice(b"+PONG\r\n"),

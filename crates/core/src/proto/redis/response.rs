@@ -40,6 +40,12 @@ impl ResponseParser {
     /// See [`crate::proto::ResponseParser::step`].
     #[inline]
     pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
+        if self.elements == 0
+            && let Some(len) = whole_bulk(bytes)
+        {
+            self.scanned = 0;
+            return ResponseStep::Done(len);
+        }
         let mut at = 0;
         let mut elements = self.elements.max(1);
         loop {
@@ -89,20 +95,19 @@ impl ResponseParser {
     /// Reads the line that `text` begins with.
     #[inline]
     fn line(&mut self, text: &[u8]) -> Line {
-        let Some((&kind, rest)) = text.split_first() else {
+        let Some(&kind) = text.first() else {
             return Line::Unfinished;
         };
-        if let Some((n, len)) = scan::short_header(rest) {
-            let len = 1 + len;
+        if let Some((n, len)) = scan::short_header(kind, text) {
             self.scanned = 0;
             match kind {
-                b'$' => return Line::Body(u64::from(n), len),
-                b'*' => return Line::Elements(u64::from(n), len),
-                b':' => return Line::Scalar(len),
+                b'$' => return Line::Body(u64::from(n), to_usize(len)),
+                b'*' => return Line::Elements(u64::from(n), to_usize(len)),
+                b':' => return Line::Scalar(to_usize(len)),
                 _ => {}
             }
         }
-        if let (b'+', [b'O', b'K', b'\r', b'\n', ..]) = (kind, rest) {
+        if text.starts_with(b"+OK\r\n") {
             self.scanned = 0;
             return Line::Scalar(5);
         }
@@ -143,6 +148,15 @@ impl ResponseParser {
             _ => Line::Invalid,
         }
     }
+}
+
+/// The length of the response that `bytes` begin with, if it is a short bulk string and whole.
+#[inline(always)]
+fn whole_bulk(bytes: &[u8]) -> Option<usize> {
+    let (len, header_len) = scan::likely_short_header(b'$', bytes)?;
+    let end = to_usize(len + header_len);
+    let after = bytes.get(end..)?.first_chunk::<2>()?;
+    (after == b"\r\n").then_some(end + 2)
 }
 
 enum Body {

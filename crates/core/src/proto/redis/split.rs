@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::commands::{self, Serve};
 use super::keys::{self, Located};
-use super::words::{Command, write_array_header};
+use super::words::{Command, read_head, write_array_header};
 use super::write_bulk;
 use crate::proto::{Part, Request, Span};
 
@@ -14,7 +14,8 @@ pub fn parts(frame: &[u8], request: &Request, out: &mut Vec<Part>) {
     else {
         panic!("only commands with several keys have parts");
     };
-    let command = Command::read(frame);
+    let head = read_head(frame);
+    let command = Command::new(frame, &head);
     let Located::Keys(places) = keys::locate(rule, &command) else {
         panic!("the parser found the keys of this request");
     };

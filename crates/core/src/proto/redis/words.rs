@@ -16,7 +16,7 @@ pub(super) struct Command<'a> {
     /// How many words it has, at least 1.
     pub(super) words: u32,
     /// The first words; those beyond `words` are empty or stale.
-    pub(super) head: [Span; HEAD_WORDS],
+    pub(super) head: &'a [Span; HEAD_WORDS],
 }
 
 /// One word of a frame.
@@ -36,16 +36,10 @@ pub(super) struct Words<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Reads `frame`, which the request parser found complete.
-    pub(super) fn read(frame: &'a [u8]) -> Self {
-        let mut head = [Span::default(); HEAD_WORDS];
-        for (slot, word) in head.iter_mut().zip(Words::of(frame)) {
-            *slot = word.text;
-        }
-        let words = frame
-            .get(1..)
-            .and_then(header)
-            .map_or(0, |(words, _)| words);
+    /// The request in `frame`, which the request parser found complete and whose first words
+    /// [`read_head`] found.
+    pub(super) fn new(frame: &'a [u8], head: &'a [Span; HEAD_WORDS]) -> Self {
+        let words = header(b'*', frame).map_or(0, |(words, _)| words);
         Self { frame, words, head }
     }
 
@@ -61,13 +55,19 @@ impl<'a> Command<'a> {
     }
 }
 
+/// The first words of a complete frame.
+pub(super) fn read_head(frame: &[u8]) -> [Span; HEAD_WORDS] {
+    let mut head = [Span::default(); HEAD_WORDS];
+    for (slot, word) in head.iter_mut().zip(Words::of(frame)) {
+        *slot = word.text;
+    }
+    head
+}
+
 impl<'a> Words<'a> {
     /// The words of `frame`, which the request parser found complete.
     pub(super) fn of(frame: &'a [u8]) -> Self {
-        let at = frame
-            .get(1..)
-            .and_then(header)
-            .map_or(frame.len(), |(_, len)| 1 + len);
+        let at = header(b'*', frame).map_or(frame.len(), |(_, len)| len);
         Self { frame, at }
     }
 
@@ -83,8 +83,8 @@ impl Iterator for Words<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Word> {
-        let (len, header_len) = header(self.frame.get(self.at + 1..)?)?;
-        let start = self.at + 1 + header_len;
+        let (len, header_len) = header(b'$', self.frame.get(self.at..)?)?;
+        let start = self.at + header_len;
         let end = start + to_usize(len);
         let word = Word {
             raw: Span {
@@ -101,13 +101,14 @@ impl Iterator for Words<'_> {
     }
 }
 
-/// The number of a header line and the line's length, both without the type byte.
+/// The number of the header line that `line` begins with, and the length of that line.
 #[inline]
-fn header(text: &[u8]) -> Option<(u32, usize)> {
-    scan::short_header(text).or_else(|| {
-        let cr = memchr::memchr(b'\r', text)?;
-        Some((scan::digits_u32(&text[..cr])?, cr + 2))
-    })
+fn header(kind: u8, line: &[u8]) -> Option<(u32, usize)> {
+    if let Some((n, len)) = scan::short_header(kind, line) {
+        return Some((n, to_usize(len)));
+    }
+    let cr = memchr::memchr(b'\r', line)?;
+    Some((scan::digits_u32(line.get(1..cr)?)?, cr + 2))
 }
 
 /// Appends an array header.
@@ -122,7 +123,8 @@ mod tests {
     #[test]
     fn words_have_a_text_and_the_bytes_around_it() {
         let frame = b"*3\r\n$3\r\nSET\r\n$0\r\n\r\n$12\r\nhello, world\r\n";
-        let command = Command::read(frame);
+        let head = read_head(frame);
+        let command = Command::new(frame, &head);
         assert_eq!(command.words, 3);
         assert_eq!(command.text(0), b"SET");
         assert_eq!(command.text(2), b"hello, world");
@@ -144,7 +146,7 @@ mod tests {
         for _ in 0..1200 {
             super::super::write_bulk(&long, &mut frame);
         }
-        assert_eq!(Command::read(&frame).words, 1200);
+        assert_eq!(Command::new(&frame, &read_head(&frame)).words, 1200);
         assert_eq!(Words::of(&frame).count(), 1200);
         assert!(Words::of(&frame).texts().all(|text| text == long));
     }

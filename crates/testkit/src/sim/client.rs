@@ -1,6 +1,7 @@
 //! One client: what it asks, what it must be told.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io::Write as _;
 
 use twemproxy_core::proto::Protocol;
 
@@ -218,7 +219,7 @@ impl Client {
         if dice.chance(30) && draft.words[0] == b"GET" {
             out.extend_from_slice(&[b"get ", draft.words[1].as_slice(), b"\r\n"].concat());
         } else {
-            out.extend(redis::array_of(&draft.words));
+            push_array(&draft.words, out);
         }
         let Mirror::Redis(store) = &mut self.mirror else {
             unreachable!("asked of redis clients only");
@@ -482,6 +483,18 @@ impl Expect {
             shape: Shape::Refused,
             ..Self::exact(b"")
         }
+    }
+}
+
+/// Appends a redis request; quicker than the model's way of writing one.
+fn push_array(words: &[Vec<u8>], out: &mut Vec<u8>) {
+    let written = write!(out, "*{}\r\n", words.len());
+    written.expect("memory takes everything");
+    for word in words {
+        let written = write!(out, "${}\r\n", word.len());
+        written.expect("memory takes everything");
+        out.extend_from_slice(word);
+        out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -168,7 +168,7 @@ fn draw_manners(dice: &mut Dice, big: bool) -> Manners {
         } else {
             dice.pick(&[0, 10, 200, 3_000, 12_000])
         },
-        keys: dice.pick(&[1, 4, 30]),
+        keys: dice.pick(&[1, 4, 12]),
         vanish: dice.knob(20),
         half_close: dice.knob(20),
         quit: dice.knob(20),

@@ -252,6 +252,7 @@ impl Client {
         if self.is_head(seq) {
             self.out.append(bytes, pool);
             self.pop_head();
+            #[cfg(not(canary = "release_forgotten"))]
             if !self.order.is_empty() {
                 self.release(pool);
             }
@@ -294,7 +295,10 @@ impl Client {
 
     /// Drops what was held of the response to `seq`, which failed; returns its length.
     pub(crate) fn forget_partial(&mut self, seq: u32) -> u64 {
-        if !matches!(self.pending(seq), Pending::Partial(_)) {
+        let has_partial = matches!(self.pending(seq), Pending::Partial(_));
+        #[cfg(canary = "half_reply_kept")]
+        let has_partial = false;
+        if !has_partial {
             return 0;
         }
         let Pending::Partial(held) = mem::replace(self.pending(seq), Pending::Waiting) else {

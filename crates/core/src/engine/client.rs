@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::split::SplitId;
-use crate::buf::{ChunkPool, RecvBuf, SendQueue};
+use crate::buf::{ChunkPool, ChunkSize, RecvBuf, SendQueue};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, SEND_MOVE_MIN};
@@ -332,7 +332,7 @@ impl Client {
             return Pending::Ready(bytes.to_vec());
         }
         if self.parked.capacity() == 0 {
-            self.parked = pool.take();
+            self.parked = pool.take(ChunkSize::Small);
         }
         let start = self.parked.len();
         self.parked.extend_from_slice(bytes);

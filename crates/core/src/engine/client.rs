@@ -295,10 +295,7 @@ impl Client {
 
     /// Drops what was held of the response to `seq`, which failed; returns its length.
     pub(crate) fn forget_partial(&mut self, seq: u32) -> u64 {
-        let has_partial = matches!(self.pending(seq), Pending::Partial(_));
-        #[cfg(canary = "half_reply_kept")]
-        let has_partial = false;
-        if !has_partial {
+        if !matches!(self.pending(seq), Pending::Partial(_)) {
             return 0;
         }
         let Pending::Partial(held) = mem::replace(self.pending(seq), Pending::Waiting) else {

@@ -52,7 +52,6 @@ impl Engine {
         let Some(client) = self.clients.slab.get_mut(id) else {
             return;
         };
-        #[cfg(not(canary = "eof_drops_requests"))]
         if client.pause != Pause::No {
             client.eof_read = true;
             return;

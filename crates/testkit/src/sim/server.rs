@@ -440,8 +440,16 @@ impl World {
             return;
         }
         let link = self.conns[at].link;
-        let arrival = self.after_way() + late;
-        let arrival = self.links[link].up.write(bytes, arrival);
-        self.at(arrival, Event::Arrive(link));
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut len = rest.len();
+            if self.dice.chance(self.plan.net.cut) {
+                len = 1 + self.dice.upto(len - 1);
+            }
+            let arrival = self.after_way() + late;
+            let arrival = self.links[link].up.write(&rest[..len], arrival);
+            self.at(arrival, Event::Arrive(link));
+            rest = &rest[len..];
+        }
     }
 }

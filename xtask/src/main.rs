@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask <verb>`.
 
 mod commands;
+mod compat;
 
 use std::process::ExitCode;
 
@@ -14,9 +15,11 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Some("compat") => compat::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => {
             eprintln!(
-                "usage: cargo xtask gen-commands   write the redis command table and its page"
+                "usage: cargo xtask gen-commands   write the redis command table and its page\n\
+                 \u{20}      cargo xtask compat         compare with the Debian package's nutcracker 0.5.0"
             );
             ExitCode::FAILURE
         }

@@ -303,6 +303,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, UNIX_EPOCH};
 
+    // C21
     #[test]
     fn a_line_has_the_originals_format() {
         let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_042);

@@ -184,6 +184,7 @@ mod tests {
         assert_eq!(got, b"last");
     }
 
+    // C133
     #[test]
     fn a_client_gets_nodelay_and_keepalive_only_on_request() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -269,7 +269,7 @@ fn a_client_that_leaves_early_has_its_requests_executed() {
     assert_eq!(bed.proxy.stat(POOL, &["s0", "server_connections"]), 1);
 }
 
-// C123 C139
+// C123 C139 D27
 #[test]
 fn a_killed_server_leaves_its_keys_to_the_others() {
     let Some(mut bed) = Bed::start_with(BINARY, ServerKind::Redis, 2, |pool| {
@@ -296,6 +296,12 @@ fn a_killed_server_leaves_its_keys_to_the_others() {
         "{micros} is no microsecond of today"
     );
     assert_eq!(bed.proxy.stat(POOL, &["s0", "server_ejected_at"]), 0);
+    let log = bed.proxy.log();
+    assert!(
+        log.contains(" server 's1' of pool 'alpha' ejected\n"),
+        "{log}"
+    );
+    assert!(log.contains(" accepted c "), "{log}");
 }
 
 // C126

@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use twemproxy_testkit::harness::{
     Bed, ConfigBuilder, POOL, PoolBuilder, Proxy, Server, ServerKind, free_address, private_dir,
     wait_for,
@@ -116,8 +117,9 @@ fn ipv6_addresses_work_on_both_sides() {
 // D22
 #[test]
 fn a_name_is_looked_up_and_its_addresses_are_tried() {
-    // One of the addresses of the name; nobody listens on the others.
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    // The last of the name's addresses; nobody listens on the others, if it has others.
+    let addresses = ("localhost", 0).to_socket_addrs().unwrap();
+    let listener = TcpListener::bind(addresses.last().unwrap()).unwrap();
     let port = listener.local_addr().unwrap().port();
     agreeable(listener);
     let dir = private_dir();
@@ -195,6 +197,34 @@ fn the_limit_of_descriptors_is_raised() {
         .unwrap();
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(words[3], words[4], "{line}");
+}
+
+// C132 D16 D24
+#[test]
+fn without_descriptors_accepting_pauses_and_goes_on_by_itself() {
+    const CLIENTS: usize = 12;
+    let dir = private_dir();
+    let config = ConfigBuilder::new(dir.path()).pool(lonely(POOL));
+    let mut proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
+    let pid = i32::try_from(proxy.process().pid()).unwrap();
+    let used = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let few = Some(u64::try_from(used).unwrap() + 3);
+    let limit = Rlimit {
+        current: few,
+        maximum: few,
+    };
+    prlimit(Pid::from_raw(pid), Resource::Nofile, limit).unwrap();
+    let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| proxy.connect(POOL)).collect();
+    for client in &mut clients {
+        client.send(&array_of(&["PING"]));
+    }
+    wait_for("no descriptor is left", || {
+        proxy.log().contains("accept on p").then_some(())
+    });
+    // Each that goes makes room for one that waits in the backlog; nobody else connects.
+    for mut client in clients {
+        client.expect(b"+PONG\r\n");
+    }
 }
 
 // D34

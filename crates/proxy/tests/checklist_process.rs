@@ -4,10 +4,11 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit, test_kill_process};
 use twemproxy_testkit::harness::{
     Bed, ConfigBuilder, POOL, PoolBuilder, Proxy, ServerKind, free_address, private_dir, wait_for,
 };
@@ -207,6 +208,31 @@ fn user_signals_and_broken_pipes_do_no_harm() {
     proxy.process().signal(Signal::PIPE);
     client.roundtrip(&array_of(&["PING"]), b"+PONG\r\n");
     assert!(proxy.process().ended().is_none());
+}
+
+// D33
+#[test]
+fn a_fault_ends_the_process_as_the_system_ends_it() {
+    let dir = private_dir();
+    let mut proxy = Proxy::start(BINARY, dir.path(), &lonely(dir.path()), &[]);
+    let process = proxy.process();
+    let pid = Pid::from_raw(i32::try_from(process.pid()).unwrap());
+    // The test wants the status, not the dump.
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    prlimit(pid, Resource::Core, none).unwrap();
+    let status = wait_for("the fault ends it", || {
+        // Sent by a process and not by a wrong access, the first one is not repeated by itself.
+        let ended = process.ended();
+        if ended.is_none() {
+            process.signal(Signal::SEGV);
+        }
+        ended
+    });
+    assert_eq!(status.signal(), Some(Signal::SEGV.as_raw()));
+    assert!(!proxy.log().contains("core dumping"));
 }
 
 /// A daemon; it does not die with the test by itself.

@@ -201,4 +201,15 @@ mod tests {
             assert_eq!(SockRef::from(tcp).keepalive().unwrap(), tcpkeepalive);
         }
     }
+
+    // C133
+    #[test]
+    fn a_server_connection_gets_nodelay() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = Stream::connect_tcp(listener.local_addr().unwrap()).unwrap();
+        let Stream::Tcp(tcp) = &stream else {
+            unreachable!()
+        };
+        assert!(SockRef::from(tcp).tcp_nodelay().unwrap());
+    }
 }

@@ -342,6 +342,7 @@ mod tests {
         assert_eq!(read(&path), format!("{stamp} three\n"));
     }
 
+    // C19
     #[test]
     fn levels_stop_at_both_ends() {
         let level = Threshold(AtomicU8::new(10));

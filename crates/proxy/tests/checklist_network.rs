@@ -5,12 +5,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use twemproxy_testkit::harness::{
     Bed, ConfigBuilder, POOL, PoolBuilder, Proxy, Server, ServerKind, free_address, private_dir,
     wait_for,
@@ -28,22 +26,6 @@ fn lonely(name: &str) -> PoolBuilder {
 fn ping(address: SocketAddr) {
     let mut client = wait_for("the pool listens", || Wire::tcp(address).ok());
     client.roundtrip(&array_of(&["PING"]), b"+PONG\r\n");
-}
-
-// C40
-#[test]
-fn a_unix_socket_has_the_mode_of_the_file_and_replaces_its_predecessor() {
-    let dir = private_dir();
-    let path = dir.path().join("listen.sock");
-    // A predecessor that was killed left its socket behind.
-    drop(UnixListener::bind(&path).unwrap());
-    let address = format!("{} 0622", path.display());
-    let config = ConfigBuilder::new(dir.path()).pool(lonely(POOL).listen(&address));
-    let _proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
-    let mut client = Wire::unix(&path).unwrap();
-    client.roundtrip(&array_of(&["PING"]), b"+PONG\r\n");
-    let mode = fs::metadata(&path).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o622);
 }
 
 // C42 C145
@@ -197,34 +179,6 @@ fn the_limit_of_descriptors_is_raised() {
         .unwrap();
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(words[3], words[4], "{line}");
-}
-
-// C132 D16 D24
-#[test]
-fn without_descriptors_accepting_pauses_and_goes_on_by_itself() {
-    const CLIENTS: usize = 12;
-    let dir = private_dir();
-    let config = ConfigBuilder::new(dir.path()).pool(lonely(POOL));
-    let mut proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
-    let pid = i32::try_from(proxy.process().pid()).unwrap();
-    let used = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let few = Some(u64::try_from(used).unwrap() + 3);
-    let limit = Rlimit {
-        current: few,
-        maximum: few,
-    };
-    prlimit(Pid::from_raw(pid), Resource::Nofile, limit).unwrap();
-    let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| proxy.connect(POOL)).collect();
-    for client in &mut clients {
-        client.send(&array_of(&["PING"]));
-    }
-    wait_for("no descriptor is left", || {
-        proxy.log().contains("accept on p").then_some(())
-    });
-    // Each that goes makes room for one that waits in the backlog; nobody else connects.
-    for mut client in clients {
-        client.expect(b"+PONG\r\n");
-    }
 }
 
 // D34

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use super::verdict::NO_CONNECTION;
+
 /// How long anything may take before it is cut off and told so.
 const DEADLINE: Duration = Duration::from_secs(4);
 const POLL: Duration = Duration::from_millis(1);
@@ -139,7 +141,7 @@ impl Running {
 pub(super) fn converse(socket: &Path, request: &[u8]) -> Vec<u8> {
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
-        Err(error) => return format!("<connect: {error}>").into_bytes(),
+        Err(error) => return format!("{NO_CONNECTION} {error}").into_bytes(),
     };
     let reader = stream.try_clone();
     let limits = stream

@@ -16,7 +16,7 @@ use twemproxy_testkit::model::redis::{array_of, split_words};
 use super::Pair;
 use super::canned::{Canned, Manner};
 use super::side::{Side, converse};
-use super::verdict::{Cell, Expect};
+use super::verdict::{Cell, DIED, Expect};
 
 /// A pool in front of one broken server.
 const BROKEN: [(&str, ServerKind, Manner); 12] = [
@@ -107,7 +107,7 @@ fn spoken(side: &Side) -> Option<Vec<Vec<u8>>> {
         let socket = dir.path().join(format!("{}.pool", line.pool));
         let answer = converse(&socket, &request(line.pool, line.text));
         if running.ended() {
-            return b"<the proxy died>".to_vec();
+            return DIED.as_bytes().to_vec();
         }
         answer
     });

@@ -47,6 +47,9 @@ enum Verdict {
 impl Cell {
     fn verdict(&self) -> Verdict {
         let alike = self.theirs == self.ours;
+        if silent(&self.theirs) || silent(&self.ours) {
+            return Verdict::Different;
+        }
         match &self.expect {
             Expect::Same if alike => Verdict::Same,
             Expect::Better(_, wanted) if !alike && self.ours == *wanted => Verdict::Better,
@@ -85,6 +88,17 @@ impl Cell {
         text
     }
 }
+
+/// Whether this is no answer of a proxy. Two that are alike would prove nothing.
+fn silent(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    text.contains(NO_CONNECTION) || text.contains(DIED)
+}
+
+/// In the place of an answer: there was nobody to ask.
+pub(super) const NO_CONNECTION: &str = "<no connection>";
+/// In the place of an answer: the proxy had ended.
+pub(super) const DIED: &str = "<the proxy died>";
 
 /// Prints the table and every unexplained difference; whether there was none.
 pub(super) fn report(cells: &[Cell], verbose: bool) -> bool {
@@ -166,6 +180,12 @@ mod tests {
         assert_eq!(cell(Expect::Same, "a", "b").verdict(), Verdict::Different);
         assert_eq!(cell(better.clone(), "a", "b").verdict(), Verdict::Better);
         assert_eq!(cell(better, "a", "c").verdict(), Verdict::Different);
+    }
+
+    #[test]
+    fn two_proxies_that_say_nothing_are_not_the_same() {
+        let cell = cell(Expect::Same, NO_CONNECTION, NO_CONNECTION);
+        assert_eq!(cell.verdict(), Verdict::Different);
     }
 
     #[test]

@@ -45,6 +45,28 @@ const REDIS: [&str; 44] = [
     "MSET a 1 a 2", "MGET b a", "LOLWUT", "COMMAND", "EXISTS a", "COPY a a",
 ];
 
+/// Every other command of 0.5 with the words that follow its key, by how many there are.
+#[rustfmt::skip]
+const COMMANDS: [(&str, &str); 5] = [
+    ("", "DECR DUMP GET GETDEL HGETALL HKEYS HLEN HVALS INCR LLEN PERSIST PTTL SCARD SMEMBERS STRLEN TTL TYPE ZCARD"),
+    (" 1", "APPEND DECRBY EXPIRE EXPIREAT GETBIT GETSET HEXISTS HGET HSTRLEN INCRBY INCRBYFLOAT LINDEX PEXPIRE PEXPIREAT SETNX \
+        SISMEMBER ZRANK ZREVRANK ZSCORE"),
+    (" 1 2", "GETRANGE HINCRBY HINCRBYFLOAT HSETNX LRANGE LREM LSET LTRIM PSETEX SETBIT SETEX SETRANGE ZCOUNT ZINCRBY ZLEXCOUNT \
+        ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE"),
+    (" 1 2 3", "LINSERT"),
+    (" 1 2 3 4", "BITCOUNT BITFIELD BITPOS GEOADD GEODIST GEOHASH GEOPOS GEORADIUS GEORADIUSBYMEMBER GEOSEARCH GETEX HDEL HMGET HMSET \
+        HRANDFIELD HSCAN HSET LPOP LPOS LPUSH LPUSHX PFADD RESTORE RPOP RPUSH RPUSHX SADD SET SMISMEMBER SORT SPOP SRANDMEMBER SREM SSCAN \
+        ZADD ZMSCORE ZPOPMAX ZPOPMIN ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZREM ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZSCAN"),
+];
+
+/// Commands with several keys that are never split; here the keys are the same one.
+#[rustfmt::skip]
+const SAME_KEYS: [&str; 15] = [
+    "RPOPLPUSH k k", "SMOVE k k m", "LMOVE k k LEFT RIGHT", "PFCOUNT k k", "PFMERGE k k", "SDIFF k k", "SDIFFSTORE k k", "SINTER k k",
+    "SINTERSTORE k k k", "SUNION k k", "SUNIONSTORE k k", "GEOSEARCHSTORE k k FROMMEMBER m", "ZRANGESTORE k k 0 1",
+    "ZUNIONSTORE k 2 k k", "ZINTERSTORE k 1 k",
+];
+
 /// Memcached requests with the line end as `\n`.
 #[rustfmt::skip]
 const MEMCACHED: [&str; 27] = [
@@ -148,6 +170,17 @@ fn recorded(side: &Side) -> Vec<(String, Vec<u8>)> {
             words
         };
         cells.push((format!("redis {text}"), sent(0, &array_of(&words))));
+    }
+    for (words, names) in COMMANDS {
+        for name in names.split_whitespace() {
+            let text = format!("{name} key:{name}{words}");
+            let request = array_of(&text.split(' ').collect::<Vec<_>>());
+            cells.push((format!("redis {text}"), sent(0, &request)));
+        }
+    }
+    for text in SAME_KEYS {
+        let request = array_of(&text.split(' ').collect::<Vec<_>>());
+        cells.push((format!("redis {text}"), sent(0, &request)));
     }
     for text in MEMCACHED {
         let request = text.replace('\n', "\r\n");

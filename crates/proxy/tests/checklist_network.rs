@@ -152,6 +152,9 @@ fn one_client_too_many_is_told_so_and_closed() {
     wait_for("the test's first connection is gone", || {
         (bed.proxy.stat(POOL, &["client_eof"]) == 1).then_some(())
     });
+    let told =
+        "client_connections of pool 'alpha' is in force, unlike in nutcracker 0.5: 2 clients\n";
+    assert!(bed.proxy.log().contains(told));
     let mut clients: Vec<Wire> = (0..2).map(|_| bed.client()).collect();
     for client in &mut clients {
         client.roundtrip(&array_of(&["PING"]), b"+PONG\r\n");

@@ -50,6 +50,7 @@ fn golden_answers_cover_every_hash() {
     }
 }
 
+// C48
 #[test]
 fn hash_functions_return_the_published_values() {
     for (key, values) in HASH_VALUES {
@@ -60,6 +61,7 @@ fn hash_functions_return_the_published_values() {
     }
 }
 
+// C49
 #[test]
 fn four_equal_servers_have_the_known_ring() {
     let pool = four_servers();
@@ -88,6 +90,7 @@ fn four_equal_servers_have_the_known_ring() {
     assert_eq!(pool.owner(&ring, b""), "server3");
 }
 
+// C50
 #[test]
 fn an_ejected_server_leaves_the_known_ring() {
     let pool = four_servers();
@@ -115,6 +118,7 @@ fn an_ejected_server_leaves_the_known_ring() {
     );
 }
 
+// C52
 #[test]
 fn a_heavier_server_has_more_of_the_known_ring() {
     let pool = Pool::new(&["h:1:3 server1", "h:2:1 server2"]);
@@ -169,6 +173,7 @@ fn unnamed_servers_are_hashed_by_address() {
     );
 }
 
+// C51
 #[test]
 fn the_memcached_port_is_not_part_of_a_name() {
     let pool = Pool::new(&["10.0.0.1:11211:1", "10.0.0.2:11211:1", "10.0.0.3:11212:1"]);
@@ -217,6 +222,7 @@ fn unnamed_unix_sockets_are_hashed_with_a_colon() {
     );
 }
 
+// C54
 #[test]
 fn modula_divides_as_published() {
     let pool = four_servers();
@@ -243,6 +249,7 @@ fn modula_divides_as_published() {
     );
 }
 
+// C53
 #[test]
 fn point_counts_keep_the_rounding_of_single_precision() {
     for (server_count, points_each) in [(24, 160), (25, 156), (26, 160), (47, 156), (100, 156)] {
@@ -256,6 +263,7 @@ fn point_counts_keep_the_rounding_of_single_precision() {
     }
 }
 
+// C52
 #[test]
 fn a_very_light_server_has_no_points_and_no_keys() {
     let pool = Pool::new(&["h:1:100000 heavy", "h:2:1 light"]);

@@ -70,6 +70,7 @@ fn early_responses_wait_until_the_older_ones_have_left() {
     assert_eq!(hand.got(client), bulk("A") + &bulk("B") + "+PONG\r\n");
 }
 
+// C107 C127
 #[test]
 fn a_refused_connection_fails_what_waits_for_it_in_order_and_the_next_request_tries_again() {
     let mut hand = Hand::new(redis(1));
@@ -105,6 +106,7 @@ fn a_lost_connection_fails_its_whole_pipeline_and_no_one_elses() {
     assert!(!hand.is_closed(one));
 }
 
+// C111 D14
 #[test]
 fn a_server_that_closes_in_order_says_so_to_those_who_wait() {
     let mut hand = Hand::new(redis(1));
@@ -117,6 +119,7 @@ fn a_server_that_closes_in_order_says_so_to_those_who_wait() {
     assert_eq!(hand.engine.counters().servers[0].server_eof.value(), 1);
 }
 
+// C110 D10
 #[test]
 fn a_time_out_hurts_only_its_own_request_and_the_late_response_is_discarded() {
     let mut hand = Hand::new(with_timeout(redis(1), 100));
@@ -140,6 +143,7 @@ fn a_time_out_hurts_only_its_own_request_and_the_late_response_is_discarded() {
     );
 }
 
+// D10
 #[test]
 fn an_expired_request_of_which_nothing_was_sent_is_withdrawn() {
     let mut hand = Hand::new(with_timeout(redis(1), 100));
@@ -160,6 +164,7 @@ fn an_expired_request_of_which_nothing_was_sent_is_withdrawn() {
     assert_eq!(hand.got(client), "+OK\r\n");
 }
 
+// D10 D36
 #[test]
 fn a_connection_that_stays_silent_for_one_more_time_out_is_given_up() {
     let mut hand = Hand::new(with_timeout(redis(1), 100));
@@ -197,6 +202,7 @@ fn a_connection_attempt_that_hangs_is_given_up_with_its_oldest_request() {
     assert_eq!(hand.engine.counters().servers[0].server_timedout.value(), 1);
 }
 
+// C120
 #[test]
 fn a_client_that_leaves_early_does_not_disturb_the_pipeline() {
     let mut hand = Hand::new(redis(1));
@@ -231,6 +237,7 @@ fn a_client_that_leaves_in_the_middle_of_a_split_request_leaves_nothing_behind()
     assert!(!hand.is_closed(hand.conn(1)));
 }
 
+// C94 D30
 #[test]
 fn the_first_fragment_error_in_server_order_answers_the_whole_request_once() {
     let config = redis(3);
@@ -246,6 +253,7 @@ fn the_first_fragment_error_in_server_order_answers_the_whole_request_once() {
     assert!(!hand.is_closed(client));
 }
 
+// C117 C119 D12
 #[test]
 fn a_dead_fragment_gives_one_error_and_the_client_stays() {
     let config = redis(2);
@@ -262,6 +270,7 @@ fn a_dead_fragment_gives_one_error_and_the_client_stays() {
     assert_eq!(hand.got(client), "-ERR Connection refused\r\n+PONG\r\n");
 }
 
+// C114
 #[test]
 fn a_stray_response_closes_the_server_connection() {
     let mut hand = Hand::new(redis(1));
@@ -324,6 +333,7 @@ fn requests_of_which_nothing_was_sent_move_to_the_next_connection_once() {
     assert_eq!(hand.got(client), "+OK\r\n+OK\r\n");
 }
 
+// C123 C125
 #[test]
 fn an_ejected_server_leaves_its_keys_to_the_others_and_returns() {
     let mut config = redis(2);
@@ -356,6 +366,7 @@ fn an_ejected_server_leaves_its_keys_to_the_others_and_returns() {
     assert_eq!(hand.got(hand.conn(0)), get);
 }
 
+// C118 C126 D12
 #[test]
 fn with_all_servers_ejected_requests_are_refused_without_a_connection_attempt() {
     let mut config = redis(1);
@@ -378,6 +389,7 @@ fn with_all_servers_ejected_requests_are_refused_without_a_connection_attempt() 
     assert_eq!(hand.conns_of(0).len(), 1);
 }
 
+// C124
 #[test]
 fn a_healthy_response_forgets_earlier_failures() {
     let mut config = redis(1);
@@ -438,6 +450,7 @@ fn quit_closes_after_what_is_owed() {
     assert_eq!(hand.engine.counters().pools[0].client_eof.value(), 1);
 }
 
+// C121
 #[test]
 fn a_half_closed_client_still_gets_what_it_is_owed() {
     let mut hand = Hand::new(redis(1));
@@ -451,6 +464,7 @@ fn a_half_closed_client_still_gets_what_it_is_owed() {
     assert_eq!(hand.engine.held(), 0);
 }
 
+// C122 D2
 #[test]
 fn replies_to_valid_requests_leave_before_a_protocol_error_closes() {
     let mut hand = Hand::new(redis(1));
@@ -463,6 +477,7 @@ fn replies_to_valid_requests_leave_before_a_protocol_error_closes() {
     assert!(hand.is_closed(client));
 }
 
+// D16
 #[test]
 fn a_full_pool_tells_the_client_why() {
     let mut config = redis(1);
@@ -496,6 +511,7 @@ fn a_client_with_too_much_in_flight_is_not_read_until_half_has_left() {
     assert_eq!(hand.got(client).len(), bulk("1").len() * (max + 10));
 }
 
+// D17
 #[test]
 fn a_client_that_does_not_read_is_paused_and_then_closed_and_its_neighbours_go_on() {
     let mut config = redis(1);
@@ -615,6 +631,7 @@ fn a_failed_half_response_before_its_turn_is_replaced_by_the_error() {
     assert!(!hand.is_closed(client));
 }
 
+// C100 C104 C105 D18
 #[test]
 fn no_request_leaves_before_auth_and_select_are_accepted() {
     let mut config = redis(1);
@@ -641,6 +658,7 @@ fn no_request_leaves_before_auth_and_select_are_accepted() {
     );
 }
 
+// C102 D18
 #[test]
 fn a_refused_password_is_told_to_the_waiting_clients() {
     let mut config = redis(1);
@@ -662,6 +680,7 @@ fn a_refused_password_is_told_to_the_waiting_clients() {
     );
 }
 
+// C130 D15
 #[test]
 fn a_client_keeps_to_one_of_several_connections() {
     let mut config = redis(1);
@@ -681,6 +700,7 @@ fn a_client_keeps_to_one_of_several_connections() {
     assert_eq!(hand.got(conns[1]), cmd("GET 2"));
 }
 
+// D15
 #[test]
 fn an_idle_connection_is_used_before_another_is_opened() {
     let mut config = redis(1);
@@ -694,6 +714,7 @@ fn an_idle_connection_is_used_before_another_is_opened() {
     assert_eq!(hand.conns_of(0).len(), 1);
 }
 
+// D29
 #[test]
 fn keys_on_several_servers_are_an_error_unless_the_pool_says_otherwise() {
     let mut config = redis(2);
@@ -712,6 +733,7 @@ fn keys_on_several_servers_are_an_error_unless_the_pool_says_otherwise() {
     assert_eq!(hand.got(hand.conn(0)), request);
 }
 
+// D17
 #[test]
 fn memory_above_the_soft_limit_lets_no_client_begin_and_above_the_limit_closes_the_last() {
     let memory_limit = 1_000_000;

@@ -159,6 +159,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    // C15
     #[test]
     fn the_pid_file_holds_the_bare_number_and_goes_away() {
         let directory = tempfile::tempdir().unwrap();

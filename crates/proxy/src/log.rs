@@ -303,6 +303,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, UNIX_EPOCH};
 
+    // C21
     #[test]
     fn a_line_has_the_originals_format() {
         let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_042);
@@ -341,6 +342,7 @@ mod tests {
         assert_eq!(read(&path), format!("{stamp} three\n"));
     }
 
+    // C19
     #[test]
     fn levels_stop_at_both_ends() {
         let level = Threshold(AtomicU8::new(10));

@@ -242,6 +242,7 @@ fn level(kind: Kind) -> Level {
 mod tests {
     use super::*;
 
+    // D27
     #[test]
     fn every_kind_has_a_row_and_the_levels_of_the_contract() {
         use Kind as K;

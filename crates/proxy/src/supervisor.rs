@@ -175,6 +175,7 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
     let started = Instant::now();
     let clock = Clock::start();
     let mut config = config::load(&options.conf_file, config::physical_memory())?;
+    log_client_limits(&config);
     config.core.wall_clock_origin = clock.wall_clock_origin();
     config.core.memory_limit = share(config.core.memory_limit, options.workers);
     raise_file_limit();
@@ -375,6 +376,20 @@ fn log_banner() {
         "run, rabbit run: twemproxy {} in Rust",
         env!("CARGO_PKG_VERSION")
     );
+}
+
+/// An old file may name a limit that nutcracker 0.5 never kept: whoever wrote it is told.
+fn log_client_limits(config: &ProxyConfig) {
+    for pool in &config.core.pools {
+        if pool.client_connections > 0 {
+            log!(
+                Level::Notice,
+                "client_connections of pool '{}' is in force, unlike in nutcracker 0.5: {} clients",
+                pool.name,
+                pool.client_connections
+            );
+        }
+    }
 }
 
 /// One worker's part of a limit of the process.

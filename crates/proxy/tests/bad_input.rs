@@ -50,6 +50,7 @@ fn redis_bed() -> Option<Bed> {
     Some(bed)
 }
 
+// C79 C122 D2
 #[test]
 fn broken_redis_frames_get_redis_words_and_a_close() {
     const COUNT: &str = "invalid multibulk length";
@@ -110,6 +111,7 @@ fn a_bulk_string_without_its_line_end_closes() {
     bed.client().roundtrip(REDIS_GOOD.0, REDIS_GOOD.1);
 }
 
+// C76 C77 D1
 #[test]
 fn commands_that_do_not_exist_leave_the_connection_open() {
     let Some(bed) = redis_bed() else { return };
@@ -147,6 +149,7 @@ fn commands_that_do_not_exist_leave_the_connection_open() {
     }
 }
 
+// D2
 #[test]
 fn what_means_nothing_is_ignored() {
     let Some(bed) = redis_bed() else { return };
@@ -162,6 +165,7 @@ fn what_means_nothing_is_ignored() {
     }
 }
 
+// D3
 #[test]
 fn http_is_hung_up_on() {
     let Some(bed) = redis_bed() else { return };
@@ -216,6 +220,7 @@ fn promises_of_much_to_come_cost_no_memory() {
     assert!(grown < GROWTH_KIB, "{grown} KiB for promises");
 }
 
+// D17
 #[test]
 fn a_request_above_the_limit_is_refused_and_swallowed() {
     let Some(bed) = Bed::start_with(BINARY, ServerKind::Redis, 1, |pool| {
@@ -273,6 +278,7 @@ fn a_reply_that_claims_two_billion_elements_costs_no_memory() {
     });
 }
 
+// C114
 #[test]
 fn a_redis_server_that_talks_nonsense_is_an_invalid_argument() {
     with_mad_server(ServerKind::Redis, b"hello\r\n", |proxy| {
@@ -282,6 +288,7 @@ fn a_redis_server_that_talks_nonsense_is_an_invalid_argument() {
     });
 }
 
+// C114
 #[test]
 fn a_memcached_server_that_talks_nonsense_is_an_invalid_argument() {
     with_mad_server(ServerKind::Memcached, b"hello\r\n", |proxy| {
@@ -301,6 +308,7 @@ fn memcache_bed() -> Option<Bed> {
     Some(bed)
 }
 
+// C62 C67 D8
 #[test]
 fn bad_memcached_lines_get_memcached_words_and_nothing_is_lost() {
     let Some(bed) = memcache_bed() else { return };
@@ -337,6 +345,7 @@ fn bad_memcached_lines_get_memcached_words_and_nothing_is_lost() {
     }
 }
 
+// C63 D31
 #[test]
 fn memcached_keys_are_checked_before_anything_is_forwarded() {
     let Some(bed) = memcache_bed() else { return };
@@ -361,6 +370,7 @@ fn memcached_keys_are_checked_before_anything_is_forwarded() {
     }
 }
 
+// D31
 #[test]
 fn a_line_feed_in_a_memcached_key_ends_the_line() {
     let Some(bed) = memcache_bed() else { return };
@@ -381,6 +391,7 @@ fn a_line_feed_in_a_memcached_key_ends_the_line() {
     );
 }
 
+// C65 D8
 #[test]
 fn a_wrong_data_block_is_said_so_and_the_value_stays() {
     let Some(bed) = memcache_bed() else { return };

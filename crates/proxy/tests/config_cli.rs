@@ -119,6 +119,7 @@ fn assert_accepted(text: &str) {
     assert_eq!(ConfFile::new(text).test(), (expected, 0), "{text}");
 }
 
+// C1
 #[test]
 fn c1_the_version_is_a_banner_on_stderr() {
     for args in [["-V"], ["--version"], ["--vers"]] {
@@ -126,6 +127,7 @@ fn c1_the_version_is_a_banner_on_stderr() {
     }
 }
 
+// C2
 #[test]
 fn c2_help_is_the_banner_and_the_usage() {
     for args in [["-h"], ["--help"], ["-hV"], ["-ht"]] {
@@ -133,6 +135,7 @@ fn c2_help_is_the_banner_and_the_usage() {
     }
 }
 
+// C3
 #[test]
 fn c3_statistics_are_described() {
     let expected = banner() + DESCRIPTION;
@@ -141,6 +144,7 @@ fn c3_statistics_are_described() {
     assert_eq!(stderr_and_status(&["-D", "-h"]), (expected, 0));
 }
 
+// C4
 #[test]
 fn c4_a_good_file_is_ok() {
     assert_accepted(POOL);
@@ -152,6 +156,7 @@ fn c4_a_good_file_is_ok() {
     assert_eq!(said(&run_in(dir.path(), &["-t"])), (expected.to_owned(), 0));
 }
 
+// C5 D19
 #[test]
 fn c5_c6_a_bad_file_is_told_once_with_place_and_reason() {
     assert_refused(
@@ -164,6 +169,7 @@ fn c5_c6_a_bad_file_is_told_once_with_place_and_reason() {
     assert_eq!(answer, (expected.to_owned(), 1));
 }
 
+// C7 C8 C9 C10 C11 C12
 #[test]
 fn c7_to_c12_a_bad_option_is_one_line_and_the_usage() {
     for (args, line) in [
@@ -203,6 +209,7 @@ fn c7_to_c12_a_bad_option_is_one_line_and_the_usage() {
     }
 }
 
+// C8 C11
 #[test]
 fn c8_c11_values_on_the_bounds_are_accepted() {
     for args in [
@@ -216,6 +223,7 @@ fn c8_c11_values_on_the_bounds_are_accepted() {
     }
 }
 
+// C24 C25 C26 C27 C28 C29 C36 C37
 #[test]
 fn c24_to_c29_directives_are_checked() {
     for (line, column, reason) in [
@@ -268,6 +276,7 @@ fn c24_to_c29_directives_are_checked() {
     }
 }
 
+// C30 C31 C32 C33
 #[test]
 fn c30_to_c33_listen_is_checked() {
     assert_refused(
@@ -308,6 +317,7 @@ fn c30_to_c33_listen_is_checked() {
     );
 }
 
+// C34 C35
 #[test]
 fn c34_c35_server_entries_are_checked() {
     let weight = "weight in \"hostname:port:weight [name]\" format string";
@@ -337,6 +347,7 @@ fn c34_c35_server_entries_are_checked() {
     assert_accepted(&format!("{POOL}    - 127.0.0.1:2:1 other\n"));
 }
 
+// C38 D25
 #[test]
 fn c38_d25_flow_style_and_marks_are_accepted_but_one_document_is_wanted() {
     assert_accepted(&format!("---\n{POOL}...\n"));
@@ -358,6 +369,7 @@ fn c38_d25_flow_style_and_marks_are_accepted_but_one_document_is_wanted() {
     );
 }
 
+// C39
 #[test]
 fn c39_one_sequence_and_two_levels_are_wanted() {
     assert_refused(
@@ -374,6 +386,7 @@ fn c39_one_sequence_and_two_levels_are_wanted() {
     );
 }
 
+// C41
 #[test]
 fn c41_c44_unix_paths_and_ipv6_are_accepted() {
     for listen in ["/tmp/x 0666", "/tmp/x xyz", "/tmp/x", "::1:22121"] {
@@ -389,6 +402,7 @@ fn c41_c44_unix_paths_and_ipv6_are_accepted() {
     }
 }
 
+// D26
 #[test]
 fn d26_numbers_do_not_wrap() {
     assert_refused(

@@ -97,12 +97,14 @@ fn converse(bed: &Bed, comparable: impl Fn(&str) -> bool) {
     }
 }
 
+// C59 C64 C67 D8 D9
 #[test]
 fn every_command_answers_as_one_memcached_does() {
     let Some(bed) = bed(1) else { return };
     converse(&bed, |_| true);
 }
 
+// C59
 #[test]
 fn every_command_answers_alike_across_servers() {
     let Some(bed) = bed(4) else { return };
@@ -113,6 +115,7 @@ fn every_command_answers_alike_across_servers() {
     });
 }
 
+// C66
 #[test]
 fn noreply_is_silent_everywhere_and_takes_effect() {
     let Some(bed) = bed(4) else { return };
@@ -178,6 +181,7 @@ fn blocks(response: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
+// C68 C69
 #[test]
 fn a_get_of_many_keys_finds_them_on_all_servers() {
     let Some(bed) = bed(4) else { return };
@@ -223,6 +227,7 @@ fn a_get_of_many_keys_finds_them_on_all_servers() {
     }
 }
 
+// C70
 #[test]
 fn cas_takes_what_gets_gave() {
     let Some(bed) = bed(4) else { return };
@@ -258,6 +263,7 @@ fn flush_all_is_refused_unless_allowed() {
     client.roundtrip(b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n");
 }
 
+// D8
 #[test]
 fn flush_all_reaches_every_server_where_allowed() {
     let Some(bed) = bed_with(4, |pool| pool.set("allow_flush", "true")) else {
@@ -278,6 +284,7 @@ fn flush_all_reaches_every_server_where_allowed() {
     client.roundtrip(b"flush_all noreply\r\nversion\r\n", b"VERSION ");
 }
 
+// C72
 #[test]
 fn values_of_every_awkward_size_pass_unchanged() {
     let Some(bed) = bed(2) else { return };
@@ -300,6 +307,7 @@ fn values_of_every_awkward_size_pass_unchanged() {
     }
 }
 
+// C72
 #[test]
 fn a_value_of_sixteen_megabytes_passes_unchanged() {
     let large = &["-I", "32m", "-m", "256"];
@@ -316,6 +324,7 @@ fn a_value_of_sixteen_megabytes_passes_unchanged() {
     client.roundtrip(b"get big small\r\n", &expected);
 }
 
+// C73
 #[test]
 fn a_value_too_large_for_the_server_is_its_error_and_nobody_else_s() {
     let Some(bed) = bed_with(1, |pool| pool.set("server_connections", "1")) else {
@@ -331,6 +340,7 @@ fn a_value_too_large_for_the_server_is_its_error_and_nobody_else_s() {
     other.roundtrip(b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n");
 }
 
+// C63
 #[test]
 fn keys_may_have_250_bytes() {
     let Some(bed) = bed(4) else { return };
@@ -358,6 +368,7 @@ fn requests_may_arrive_one_byte_at_a_time() {
     );
 }
 
+// C61
 #[test]
 fn quit_closes_after_everything_before_it() {
     let Some(bed) = bed(2) else { return };
@@ -369,6 +380,7 @@ fn quit_closes_after_everything_before_it() {
         .roundtrip(b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n");
 }
 
+// C121
 #[test]
 fn half_a_close_still_delivers_every_reply() {
     let Some(bed) = bed(4) else { return };

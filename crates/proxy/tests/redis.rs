@@ -53,6 +53,7 @@ fn keys_on_two_servers(bed: &Bed) -> [(Vec<u8>, usize); 2] {
     panic!("a hundred keys live on one server");
 }
 
+// C78 C82
 #[test]
 fn every_command_answers_as_one_redis_does() {
     let Some(bed) = bed_with(4, |pool| pool.set("hash_tag", "\"{}\"")) else {
@@ -92,6 +93,7 @@ fn the_table_names_every_command_of_twemproxy() {
     assert!(missing.is_empty(), "never tried: {missing:?}");
 }
 
+// D3
 #[test]
 fn inline_commands_are_served_like_arrays() {
     let Some(bed) = bed(2) else { return };
@@ -105,6 +107,7 @@ fn inline_commands_are_served_like_arrays() {
     client.roundtrip(&array_of(&["GET", "a"]), b"$3\r\nxA\n\r\n");
 }
 
+// C97
 #[test]
 fn a_thousand_pipelined_requests_are_answered_in_order() {
     let Some(bed) = bed(4) else { return };
@@ -140,6 +143,7 @@ fn a_thousand_pipelined_requests_are_answered_in_order() {
     bed.client().roundtrip(&requests, &replies);
 }
 
+// C86 C87 C88 C89 D6
 #[test]
 fn multi_key_commands_work_across_servers() {
     let Some(bed) = bed(4) else { return };
@@ -189,6 +193,7 @@ fn multi_key_commands_work_across_servers() {
     }
 }
 
+// C131
 #[test]
 fn a_hundred_clients_on_one_server_connection_get_their_own_replies() {
     let Some(bed) = bed_with(1, |pool| pool.set("server_connections", "1")) else {
@@ -229,6 +234,7 @@ fn values_of_every_awkward_size_pass_unchanged() {
     }
 }
 
+// C92
 #[test]
 fn a_value_of_sixteen_megabytes_passes_unchanged() {
     let Some(bed) = bed(1) else { return };
@@ -240,6 +246,7 @@ fn a_value_of_sixteen_megabytes_passes_unchanged() {
     client.roundtrip(&array_of(&["MGET", "big", "small"]), &mget);
 }
 
+// C57 C91 D7
 #[test]
 fn keys_are_as_long_as_redis_takes_them() {
     let Some(bed) = bed(4) else { return };
@@ -255,6 +262,7 @@ fn keys_are_as_long_as_redis_takes_them() {
     }
 }
 
+// C96
 #[test]
 fn requests_may_arrive_one_byte_at_a_time() {
     let Some(bed) = bed(4) else { return };
@@ -274,6 +282,7 @@ fn requests_may_arrive_one_byte_at_a_time() {
     );
 }
 
+// C83 C93 D5
 #[test]
 fn a_script_without_keys_runs_on_some_server() {
     let Some(bed) = bed(4) else { return };
@@ -288,6 +297,7 @@ fn a_script_without_keys_runs_on_some_server() {
     client.roundtrip(&array_of(&["EVAL", deep, "0", "arg"]), &expected);
 }
 
+// D29
 #[test]
 fn keys_on_two_servers_are_refused_where_no_merge_exists() {
     let Some(bed) = bed(4) else { return };
@@ -312,6 +322,7 @@ fn keys_on_two_servers_are_refused_where_no_merge_exists() {
     client.roundtrip(&array_of(&[b"GET", one]), b"$1\r\nv\r\n");
 }
 
+// C83 D29
 #[test]
 fn cross_server_keys_first_brings_back_the_old_routing() {
     let Some(bed) = bed_with(4, |pool| pool.set("cross_server_keys", "first")) else {
@@ -327,6 +338,7 @@ fn cross_server_keys_first_brings_back_the_old_routing() {
     client.roundtrip(&array_of(&[b"COPY", one, two]), b":1\r\n");
 }
 
+// C121
 #[test]
 fn half_a_close_still_delivers_every_reply() {
     let Some(bed) = bed(4) else { return };
@@ -345,6 +357,7 @@ fn half_a_close_still_delivers_every_reply() {
     client.expect_close();
 }
 
+// C81 D4
 #[test]
 fn quit_is_answered_after_everything_before_it() {
     let Some(bed) = bed(2) else { return };
@@ -362,6 +375,7 @@ fn quit_is_answered_after_everything_before_it() {
         .roundtrip(&array_of(&["GET", "a"]), b"$1\r\n1\r\n");
 }
 
+// C80 C101 D4
 #[test]
 fn what_the_proxy_answers_itself_needs_no_server() {
     let Some(mut bed) = bed(1) else { return };
@@ -407,6 +421,7 @@ fn ids_of_clients_are_their_own() {
     }
 }
 
+// C84 D1
 #[test]
 fn commands_a_sharding_proxy_cannot_serve_say_why() {
     let Some(bed) = bed(2) else { return };
@@ -440,6 +455,7 @@ fn guarded_bed() -> Option<Bed> {
     )
 }
 
+// C98 C99 C100 C103 D28
 #[test]
 fn a_pool_with_a_password_wants_it() {
     let Some(bed) = guarded_bed() else { return };
@@ -501,6 +517,7 @@ fn strangers_may_only_send_little() {
     }
 }
 
+// C104 C106 D18
 #[test]
 fn a_pool_with_a_database_uses_it() {
     let Some(bed) = bed_with(1, |pool| pool.set("redis_db", "3")) else {

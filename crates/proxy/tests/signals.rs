@@ -79,6 +79,7 @@ impl Stage {
     }
 }
 
+// C15 C16 C17 D20
 #[test]
 fn term_and_int_close_idle_clients_remove_all_files_and_exit_with_0() {
     for (signal, words) in [
@@ -98,6 +99,7 @@ fn term_and_int_close_idle_clients_remove_all_files_and_exit_with_0() {
     }
 }
 
+// D20
 #[test]
 fn a_drain_finishes_what_is_in_flight_and_takes_nobody_new() {
     let mut stage = stage(&[]);
@@ -111,6 +113,7 @@ fn a_drain_finishes_what_is_in_flight_and_takes_nobody_new() {
     stage.expect_clean_end();
 }
 
+// D20
 #[test]
 fn a_drain_ends_at_its_time_out() {
     let mut stage = stage(&["--drain-timeout=50"]);
@@ -121,6 +124,7 @@ fn a_drain_ends_at_its_time_out() {
     assert!(stage.proxy.log().contains("drain timed out"));
 }
 
+// D20
 #[test]
 fn a_second_signal_ends_at_once() {
     let mut stage = stage(&["--drain-timeout=3600000"]);
@@ -132,6 +136,7 @@ fn a_second_signal_ends_at_once() {
     stage.expect_clean_end();
 }
 
+// C18
 #[test]
 fn hup_opens_a_rotated_log_again() {
     let mut stage = stage(&[]);
@@ -146,6 +151,7 @@ fn hup_opens_a_rotated_log_again() {
     assert!(old.ends_with("signal 1 (SIGHUP) received, reopening log file\n"));
 }
 
+// C19
 #[test]
 fn ttin_and_ttou_move_the_log_level() {
     let mut stage = stage(&["-v", "10"]);
@@ -168,6 +174,7 @@ fn ttin_and_ttou_move_the_log_level() {
     assert!(log.contains("[.......................] down log level to 10\n"));
 }
 
+// D27
 #[test]
 fn connections_are_logged_at_level_6_only() {
     for (level, logged) in [("5", false), ("6", true)] {
@@ -253,6 +260,7 @@ impl Drop for DaemonStage {
     }
 }
 
+// C22 D19
 #[test]
 fn the_command_returns_once_the_daemon_serves() {
     let stage = DaemonStage::new();
@@ -271,6 +279,8 @@ fn the_command_returns_once_the_daemon_serves() {
     // State, parent, group, session, terminal.
     let terminal = after_name.split_whitespace().nth(4).expect("a field");
     assert_eq!(terminal, "0", "the daemon has left its terminal");
+    let cwd = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero())).expect("it runs");
+    assert_eq!(cwd, stage.dir.path().canonicalize().expect("it is there"));
 
     kill_process(pid, Signal::TERM).expect("it is ours");
     client.expect_close();
@@ -284,6 +294,7 @@ fn the_command_returns_once_the_daemon_serves() {
     });
 }
 
+// D19
 #[test]
 fn the_command_tells_why_the_daemon_did_not_start() {
     let stage = DaemonStage::new();

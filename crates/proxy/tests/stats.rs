@@ -34,6 +34,7 @@ fn mask(text: &str, key: &str) -> String {
     format!("{}#{}", &text[..start], &text[start + digits..])
 }
 
+// C135 C136
 #[test]
 fn the_answer_is_the_originals_byte_for_byte() {
     let dir = private_dir();
@@ -78,6 +79,7 @@ fn the_answer_is_the_originals_byte_for_byte() {
     assert_eq!(proxy.stop().code(), Some(0));
 }
 
+// D24
 #[test]
 fn a_second_instance_may_not_share_the_statistics_port() {
     let dir = private_dir();
@@ -112,6 +114,7 @@ fn a_second_instance_may_not_share_the_statistics_port() {
     assert!(said.contains(&want), "{said}");
 }
 
+// C40
 #[test]
 fn a_unix_listener_gets_the_mode_of_the_file() {
     let dir = private_dir();
@@ -142,6 +145,7 @@ fn limit_descriptors(pid: u32, spare: u64) {
     prlimit(Pid::from_raw(raw), Resource::Nofile, limit).expect("it is ours");
 }
 
+// C132 D16 D24
 #[test]
 fn a_listener_without_descriptors_goes_on_by_itself() {
     let dir = private_dir();

@@ -334,6 +334,7 @@ mod tests {
         }
     }
 
+    // C57
     #[test]
     fn an_empty_key_hashes_to_zero() {
         for &(name, kind) in HashKind::ALL {
@@ -348,6 +349,7 @@ mod tests {
         assert_eq!(sign_extended(0xff), 0xffff_ffff);
     }
 
+    // C58
     #[test]
     fn crc16_keeps_more_than_sixteen_bits_and_crc32_fifteen() {
         // The check values of the true CRCs over this string are 0x31c3 and 0xcbf43926.

@@ -42,6 +42,7 @@ mod tests {
         Random::build(&LIVE.map(server))
     }
 
+    // C55
     #[test]
     fn live_servers_share_the_numbers_evenly_whatever_their_weight() {
         let random = three_of_four();

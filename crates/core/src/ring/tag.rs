@@ -28,6 +28,7 @@ fn tagged(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
+    // C56
     #[test]
     fn the_first_closed_and_filled_tag_is_hashed() {
         for (key, part) in [
@@ -41,6 +42,7 @@ mod tests {
         }
     }
 
+    // C56
     #[test]
     fn anything_else_hashes_the_whole_key() {
         for key in ["", "a", "{", "}", "{}", "{}{42}", "a}b{c", "{a", "x}"] {
@@ -49,6 +51,7 @@ mod tests {
         assert_eq!(hashed_part(b"user:{42}:x", None), b"user:{42}:x");
     }
 
+    // C56
     #[test]
     fn both_tag_characters_may_be_the_same() {
         assert_eq!(hashed_part(b"$1$2x", Some(*b"$$")), b"1");

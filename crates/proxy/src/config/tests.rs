@@ -62,6 +62,7 @@ fn tcp(host: &str, port: u16) -> ServerAddress {
     ServerAddress::Tcp { host, port }
 }
 
+// C23
 #[test]
 fn a_small_pool_has_the_defaults_of_nutcracker() {
     let config = good(&listening("127.0.0.1:22121"));
@@ -379,6 +380,7 @@ fn directives_have_distinct_names() {
     assert_eq!(names.len(), POOL.len());
 }
 
+// C45
 #[test]
 fn servers_and_pools_are_ordered_by_length_then_bytes() {
     let config = good(

@@ -238,6 +238,7 @@ mod tests {
         );
     }
 
+    // C40
     #[test]
     fn a_stale_unix_socket_is_replaced_and_gets_its_mode() {
         let directory = tempfile::tempdir().unwrap();

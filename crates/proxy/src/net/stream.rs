@@ -184,6 +184,7 @@ mod tests {
         assert_eq!(got, b"last");
     }
 
+    // C133
     #[test]
     fn a_client_gets_nodelay_and_keepalive_only_on_request() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -199,5 +200,16 @@ mod tests {
             assert!(tcp.nodelay().unwrap());
             assert_eq!(SockRef::from(tcp).keepalive().unwrap(), tcpkeepalive);
         }
+    }
+
+    // C133
+    #[test]
+    fn a_server_connection_gets_nodelay() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = Stream::connect_tcp(listener.local_addr().unwrap()).unwrap();
+        let Stream::Tcp(tcp) = &stream else {
+            unreachable!()
+        };
+        assert!(SockRef::from(tcp).tcp_nodelay().unwrap());
     }
 }

@@ -157,6 +157,7 @@ mod tests {
         })
     }
 
+    // C136 D23
     #[test]
     fn the_layout_is_the_originals_byte_for_byte() {
         let zero_server = concat!(

@@ -322,6 +322,7 @@ mod tests {
         zrevrangebyscore zscan zunion zunionstore \
         del mget touch unlink mset eval evalsha";
 
+    // C75
     #[test]
     fn every_command_of_twemproxy_is_served() {
         let mut count = 0;
@@ -336,6 +337,7 @@ mod tests {
         assert_eq!(count, 137);
     }
 
+    // C74
     #[test]
     fn every_row_is_found_in_any_case_and_nothing_else_is() {
         for (place, row) in ROWS.iter().enumerate() {

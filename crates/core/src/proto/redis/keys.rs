@@ -292,6 +292,7 @@ mod tests {
         assert_keys("TOUCH a", &["a"]);
     }
 
+    // C95 D6
     #[test]
     fn counted_keys_follow_their_count() {
         assert_keys("ZUNION 2 a b WEIGHTS 1 2", &["a", "b"]);

@@ -157,6 +157,7 @@ mod tests {
         }
     }
 
+    // C90
     #[test]
     fn fragments_begin_with_the_command_in_lower_case() {
         for (words, count, expected) in [

@@ -74,6 +74,7 @@ fn listen_is_refused_in_the_words_of_nutcracker() {
     }
 }
 
+// C46 C47
 #[test]
 fn server_entries_have_their_names() {
     for (entry, name, weight, address) in [

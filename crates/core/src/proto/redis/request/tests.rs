@@ -127,6 +127,7 @@ fn closes_with(bytes: &[u8], text: &[u8]) {
     );
 }
 
+// C75
 #[test]
 fn single_key_requests_pass_whole_to_their_keys_owner() {
     for line in [

@@ -1,0 +1,159 @@
+//! Is each item of the compatibility checklist and each deliberate difference proved by a test?
+//!
+//! A test names what it proves in a comment line of its own directly above it: `// C12 C13` or
+//! `// D8`. C numbers are items of the checklist, D numbers are rows of `docs/compat.md`. A C item
+//! that a D row replaces is proved by the test of the row. What no test proves stands in
+//! [`OPEN`] with its reason; the list only shrinks.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Items of the checklist.
+const C_ITEMS: u32 = 145;
+/// Items that are quirks of the original, which a D row may end.
+const QUIRKS: [u32; 17] = [
+    6, 16, 41, 43, 47, 58, 64, 85, 95, 105, 106, 115, 117, 118, 128, 141, 142,
+];
+const D_ITEMS: u32 = 36;
+/// Rows of later steps.
+const LATER: [u32; 1] = [21];
+
+/// What no test proves yet, and why.
+const OPEN: &[(&str, &str)] = &[];
+
+/// Where each number is claimed.
+fn claims() -> BTreeMap<String, Vec<String>> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for name in ["core", "proxy"] {
+        for part in ["src", "tests"] {
+            rust_files(&crates.join(name).join(part), &mut files);
+        }
+    }
+    let mut claims: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let Some(numbers) = marker(line) else {
+                continue;
+            };
+            let below = lines[at + 1..].iter().find(|line| !line.starts_with("#["));
+            let place = format!("{}:{}", file.display(), at + 1);
+            assert!(
+                lines[at + 1].starts_with("#[test]")
+                    && below.is_some_and(|line| line.starts_with("fn ")),
+                "{place}: a marker stands directly above a test"
+            );
+            for number in numbers {
+                claims
+                    .entry(number.to_owned())
+                    .or_default()
+                    .push(place.clone());
+            }
+        }
+    }
+    claims
+}
+
+/// The numbers of a marker line.
+fn marker(line: &str) -> Option<Vec<&str>> {
+    let words: Vec<&str> = line.strip_prefix("// ")?.split(' ').collect();
+    let number = |word: &str| {
+        word.strip_prefix(['C', 'D'])
+            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    };
+    words.iter().all(|word| number(word)).then_some(words)
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn required() -> BTreeSet<String> {
+    let items = (1..=C_ITEMS).filter(|item| !QUIRKS.contains(item));
+    let rows = (1..=D_ITEMS).filter(|row| !LATER.contains(row));
+    items
+        .map(|item| format!("C{item}"))
+        .chain(rows.map(|row| format!("D{row}")))
+        .collect()
+}
+
+#[test]
+fn every_number_has_a_test_or_a_reason() {
+    let claims = claims();
+    let open: BTreeMap<&str, &str> = OPEN.iter().copied().collect();
+    let missing: Vec<String> = required()
+        .into_iter()
+        .filter(|number| !claims.contains_key(number) && !open.contains_key(number.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "no test proves {missing:?}");
+    for (number, reason) in OPEN {
+        assert!(!reason.is_empty(), "{number} is open without a reason");
+        let proved = claims.get(*number);
+        assert!(
+            proved.is_none(),
+            "{number} is open, but {proved:?} claims it"
+        );
+    }
+}
+
+#[test]
+fn no_test_claims_a_number_that_does_not_exist() {
+    for (number, places) in claims() {
+        let value: u32 = number[1..].parse().unwrap();
+        let last = if number.starts_with('C') {
+            C_ITEMS
+        } else {
+            D_ITEMS
+        };
+        assert!((1..=last).contains(&value), "{number} at {places:?}");
+    }
+}
+
+/// The page's rows: number and status.
+fn rows() -> Vec<(u32, String)> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compat.md");
+    let text = fs::read_to_string(page).unwrap();
+    let row = |line: &str| {
+        let cells: Vec<&str> = line
+            .strip_prefix("| D")?
+            .trim_end_matches(" |")
+            .split(" | ")
+            .collect();
+        assert_eq!(cells.len(), 5, "number, 0.5, ours, why, status: {line}");
+        Some((cells[0].parse().unwrap(), cells[4].to_owned()))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+#[test]
+fn the_page_lists_every_difference_once_and_in_order() {
+    let numbers: Vec<u32> = rows().into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, (1..=D_ITEMS).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_page_says_here_exactly_of_what_a_test_proves() {
+    let claims = claims();
+    for (number, status) in rows() {
+        let proved = claims.contains_key(&format!("D{number}"));
+        let open = OPEN.iter().any(|(open, _)| *open == format!("D{number}"));
+        match status.split([';', ',']).next().unwrap() {
+            "here" => assert!(proved || open, "D{number} is here, but nothing proves it"),
+            "drop-in" | "operate" | "clients" => {
+                assert!(!proved, "D{number} is {status}, but a test claims it");
+            }
+            other => panic!("D{number} has the status {other:?}"),
+        }
+    }
+}

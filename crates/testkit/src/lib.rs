@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`model`] | parsers and stores so plain that they are right by reading them |
 //! | [`feed`] | the core's parsers, driven by the engine's rules over bytes in pieces |
+//! | [`commands`] | random commands that a lone server and the proxy must answer alike |
+//! | [`relay`] | a bad network between two processes |
+//! | [`fuzz`] | what fuzzers and the replay of their corpus call |
 //! | [`hand`] | an engine driven by hand in virtual time, for scenarios |
 //! | [`transcripts`] | named byte strings with their meaning |
 //! | [`wire`] | a blocking raw client: these bytes out, those bytes in, a deadline |
@@ -14,10 +17,13 @@
 //! Everything here panics when something is wrong, because that is how a test fails.
 #![warn(missing_docs)]
 
+pub mod commands;
 pub mod feed;
+pub mod fuzz;
 pub mod hand;
 pub mod harness;
 pub mod model;
+pub mod relay;
 pub mod rng;
 pub mod transcripts;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask <verb>`.
 
 mod commands;
+mod fuzz;
 
 use std::process::ExitCode;
 
@@ -14,9 +15,17 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Some("fuzz-smoke") => match fuzz::smoke(std::env::args().nth(2).as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("fuzz-smoke: {error}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
             eprintln!(
-                "usage: cargo xtask gen-commands   write the redis command table and its page"
+                "usage: cargo xtask gen-commands           write the redis command table and its page\n\
+                 \x20      cargo xtask fuzz-smoke [SECONDS]   fuzz each target for 20 seconds"
             );
             ExitCode::FAILURE
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`model`] | parsers and stores so plain that they are right by reading them |
 //! | [`feed`] | the core's parsers, driven by the engine's rules over bytes in pieces |
+//! | [`agree`] | the core's parsers against the model's |
 //! | [`commands`] | random commands that a lone server and the proxy must answer alike |
 //! | [`relay`] | a bad network between two processes |
 //! | [`fuzz`] | what fuzzers and the replay of their corpus call |
@@ -17,6 +18,7 @@
 //! Everything here panics when something is wrong, because that is how a test fails.
 #![warn(missing_docs)]
 
+pub mod agree;
 pub mod commands;
 pub mod feed;
 pub mod fuzz;

@@ -154,8 +154,8 @@ fn a_client_that_never_reads_is_no_burden() {
 fn with_descriptors(dir: &Path, count: u32) -> String {
     let script = dir.join("few-descriptors");
     let text = format!("#!/bin/sh\nulimit -n {count}\nexec {BINARY} \"$@\"\n");
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&script, text).expect("the directory is ours");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("the file is ours");
     script.display().to_string()
 }
 
@@ -289,7 +289,7 @@ fn half_a_gigabyte_passes_a_proxy_with_little_memory() {
 fn write_and_read(proxy: &Proxy, all_asked: &Barrier, client: usize, values: usize) -> usize {
     const PIPELINE: usize = 16;
     let key = format!("key{client}");
-    let mark = u8::try_from(client).unwrap();
+    let mark = u8::try_from(client).expect("few clients");
     let value = vec![b'a' + mark; MIB];
     let (set, get) = (
         array_of(&[&b"SET"[..], key.as_bytes(), &value]),
@@ -305,8 +305,9 @@ fn write_and_read(proxy: &Proxy, all_asked: &Barrier, client: usize, values: usi
                 Instant::now() < until,
                 "client {client}: {done} of {values}"
             );
-            let mut wire = UnixStream::connect(proxy.socket(POOL)).unwrap();
-            wire.set_read_timeout(Some(DEADLINE)).unwrap();
+            let mut wire = UnixStream::connect(proxy.socket(POOL)).expect("the proxy listens");
+            wire.set_read_timeout(Some(DEADLINE))
+                .expect("a deadline is no zero");
             let pipeline = PIPELINE.min(values - done);
             if wire.write_all(&request.repeat(pipeline)).is_err() {
                 continue;

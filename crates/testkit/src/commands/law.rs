@@ -49,7 +49,7 @@ fn near(a: i64, b: i64) -> bool {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Reply {
     Leaf(Vec<u8>),
-    Array(Vec<Reply>),
+    Array(Vec<Self>),
 }
 
 fn reply(bytes: &[u8]) -> Reply {

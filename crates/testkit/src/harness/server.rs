@@ -14,6 +14,8 @@ pub enum ServerKind {
     Redis,
     /// memcached
     Memcached,
+    /// The program that `VALKEY_SERVER` names; the `need_valkey` of `scripts/lib.sh` sets it.
+    Valkey,
 }
 
 /// A running server.
@@ -104,10 +106,13 @@ impl Server {
     }
 }
 
-const fn program(kind: ServerKind) -> &'static str {
+fn program(kind: ServerKind) -> String {
     match kind {
-        ServerKind::Redis => "redis-server",
-        ServerKind::Memcached => "memcached",
+        ServerKind::Redis => "redis-server".to_owned(),
+        ServerKind::Memcached => "memcached".to_owned(),
+        ServerKind::Valkey => {
+            std::env::var("VALKEY_SERVER").unwrap_or_else(|_| "valkey-server".to_owned())
+        }
     }
 }
 
@@ -119,7 +124,7 @@ fn launch(kind: ServerKind, socket: &Path, args: &[String]) -> io::Result<Proces
     }
     let mut command = Command::new(program(kind));
     match kind {
-        ServerKind::Redis => {
+        ServerKind::Redis | ServerKind::Valkey => {
             command.args(["--port", "0", "--save", "", "--appendonly", "no"]);
             command.arg("--unixsocket").arg(socket);
             command.arg("--dir").arg(socket.parent().expect("absolute"));

@@ -51,6 +51,10 @@ const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 /// Reads the first request.
 #[must_use]
 pub fn request(bytes: &[u8]) -> Frame {
+    // The binary protocol: who serves it not may say so at any byte.
+    if bytes.first() == Some(&0x80) {
+        return Frame::Unpinned;
+    }
     let Some((mut text, len)) = line(bytes, b"\n") else {
         return if bytes.len() < LINE_SAFE {
             Frame::Unfinished

@@ -1,0 +1,337 @@
+//! Clients that are many, slow, silent or greedy, seen through the real binary.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use twemproxy_testkit::harness::{
+    Bed, ConfigBuilder, POOL, PoolBuilder, Proxy, Server, ServerKind, private_dir, wait_for,
+};
+use twemproxy_testkit::model::redis::{array_of, bulk};
+use twemproxy_testkit::transcripts::filler;
+use twemproxy_testkit::wire::{DEADLINE, Wire};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_nutcracker");
+const MIB: usize = 1024 * 1024;
+
+/// The connections of a test are gone from the statistics.
+fn wait_until_idle(proxy: &Proxy, server: &str) {
+    wait_for("every gauge is back", || {
+        let gauges = ["in_queue", "in_queue_bytes", "out_queue", "out_queue_bytes"]
+            .map(|gauge| proxy.stat(POOL, &[server, gauge]));
+        let clients = proxy.stat(POOL, &["client_connections"]);
+        (gauges == [0; 4] && clients == 0).then_some(())
+    });
+}
+
+#[test]
+fn half_a_request_holds_nobody_up() {
+    let Some(bed) = Bed::start(BINARY, ServerKind::Redis, 1) else {
+        return;
+    };
+    let mut halves = Vec::new();
+    for len in 1..40 {
+        let request = array_of(&["SET", "half", "of a value that is long enough"]);
+        let mut wire = bed.client();
+        wire.send(&request[..len]);
+        halves.push((wire, request[len..].to_vec()));
+    }
+    let mut whole = bed.client();
+    for i in 0..100 {
+        let name = format!("whole{i}");
+        whole.roundtrip(&array_of(&["SET", &name, "v"]), b"+OK\r\n");
+    }
+    // Half of the halves are finished a byte at a time, the others abandoned.
+    for (wire, rest) in halves.iter_mut().step_by(2) {
+        wire.send_byte_by_byte(rest);
+        wire.expect(b"+OK\r\n");
+    }
+    drop((halves, whole));
+    wait_until_idle(&bed.proxy, "s0");
+}
+
+#[test]
+fn a_client_that_has_said_everything_still_gets_its_replies() {
+    let Some(bed) = Bed::start(BINARY, ServerKind::Redis, 3) else {
+        return;
+    };
+    let mut wire = bed.client();
+    let mut expected = Vec::new();
+    for i in 0..500 {
+        let (key, value) = (format!("k{i}"), format!("v{i}"));
+        wire.send(&array_of(&["SET", &key, &value]));
+        wire.send(&array_of(&["GET", &key]));
+        expected.extend_from_slice(b"+OK\r\n");
+        expected.extend(bulk(value.as_bytes()));
+    }
+    wire.half_close();
+    assert_eq!(wire.read_to_close(), expected);
+    for i in 0..3 {
+        wait_until_idle(&bed.proxy, &format!("s{i}"));
+    }
+}
+
+#[test]
+fn a_client_that_reads_byte_by_byte_gets_everything_and_holds_nobody_up() {
+    let Some(bed) = Bed::start(BINARY, ServerKind::Redis, 1) else {
+        return;
+    };
+    let value = filler(300_000);
+    let mut fast = bed.client();
+    fast.roundtrip(&array_of(&[&b"SET"[..], b"big", &value]), b"+OK\r\n");
+    let mut slow = UnixStream::connect(bed.proxy.socket(POOL)).unwrap();
+    slow.set_read_timeout(Some(DEADLINE)).unwrap();
+    slow.write_all(&array_of(&["GET", "big"])).unwrap();
+    let expected = bulk(&value);
+    let mut byte = [0];
+    for (at, wanted) in expected.iter().enumerate() {
+        // The tail is taken at once: the point was made.
+        if at == 20_000 {
+            let mut rest = vec![0; expected.len() - at];
+            slow.read_exact(&mut rest).unwrap();
+            assert!(rest == expected[at..]);
+            break;
+        }
+        slow.read_exact(&mut byte).unwrap();
+        assert_eq!(byte[0], *wanted, "byte {at}");
+        if at % 500 == 0 {
+            fast.roundtrip(&array_of(&["PING"]), b"+PONG\r\n");
+            fast.roundtrip(&array_of(&["STRLEN", "big"]), b":300000\r\n");
+        }
+    }
+    drop((slow, fast));
+    wait_until_idle(&bed.proxy, "s0");
+}
+
+#[test]
+fn a_client_that_never_reads_is_no_burden() {
+    const BOUND_KIB: u64 = 64 * 1024;
+    let Some(bed) = Bed::start(BINARY, ServerKind::Redis, 1) else {
+        return;
+    };
+    let value = filler(10_000);
+    let mut other = bed.client();
+    other.roundtrip(&array_of(&[&b"SET"[..], b"v", &value]), b"+OK\r\n");
+    let before = bed.proxy.resident_kib();
+    let mut greedy = UnixStream::connect(bed.proxy.socket(POOL)).unwrap();
+    greedy.set_nonblocking(true).unwrap();
+    // It asks for two gigabytes, as far as anybody listens.
+    let pipeline = array_of(&["GET", "v"]).repeat(200_000);
+    let (mut sent, mut refused) = (0, 0);
+    while refused < 50 && sent < pipeline.len() {
+        match greedy.write(&pipeline[sent..]) {
+            Ok(len) => (sent, refused) = (sent + len, 0),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => refused += 1,
+            Err(error) => panic!("the connection was to stay open: {error}"),
+        }
+        other.roundtrip(&array_of(&["STRLEN", "v"]), b":10000\r\n");
+    }
+    assert!(sent < pipeline.len(), "the proxy stops reading");
+    let grown = bed.proxy.resident_kib().saturating_sub(before);
+    assert!(
+        grown < BOUND_KIB,
+        "{grown} KiB for a client that never reads"
+    );
+    // What it asked for is still there, in order.
+    greedy.set_nonblocking(false).unwrap();
+    greedy.set_read_timeout(Some(DEADLINE)).unwrap();
+    let expected = bulk(&value);
+    let mut reply = vec![0; expected.len()];
+    for _ in 0..500 {
+        greedy.read_exact(&mut reply).unwrap();
+        assert!(reply == expected);
+    }
+    drop((greedy, other));
+    wait_until_idle(&bed.proxy, "s0");
+}
+
+/// A program that runs the proxy with few descriptors.
+fn with_descriptors(dir: &Path, count: u32) -> String {
+    let script = dir.join("few-descriptors");
+    let text = format!("#!/bin/sh\nulimit -n {count}\nexec {BINARY} \"$@\"\n");
+    fs::write(&script, text).expect("the directory is ours");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    script.display().to_string()
+}
+
+#[test]
+fn more_clients_than_descriptors_wait_and_are_served_later() {
+    const LIMIT: u32 = 64;
+    const CLIENTS: usize = 120;
+    let dir = private_dir();
+    let Some(server) = Server::start(ServerKind::Redis, dir.path(), "s0", &[]) else {
+        return;
+    };
+    let servers = [server];
+    let pool = PoolBuilder::new(POOL, ServerKind::Redis)
+        .set("preconnect", "true")
+        .servers(&servers);
+    let config = ConfigBuilder::new(dir.path()).pool(pool);
+    let binary = with_descriptors(dir.path(), LIMIT);
+    let proxy = Proxy::start(&binary, dir.path(), &config, &[]);
+    let mut first = proxy.connect(POOL);
+    first.roundtrip(&array_of(&["SET", "k", "v"]), b"+OK\r\n");
+    let mut waiting: Vec<Wire> = (0..CLIENTS).map(|_| proxy.connect(POOL)).collect();
+    for wire in &mut waiting {
+        wire.send(&array_of(&["GET", "k"]));
+    }
+    // The descriptors are all taken now; those inside are served none the less.
+    for _ in 0..100 {
+        first.roundtrip(&array_of(&["GET", "k"]), b"$1\r\nv\r\n");
+    }
+    // Each that leaves makes room for one that waits.
+    for mut wire in waiting {
+        wire.expect(b"$1\r\nv\r\n");
+    }
+    drop(first);
+    wait_until_idle(&proxy, "s0");
+}
+
+#[test]
+fn ten_thousand_clients_are_served_at_once() {
+    const WANTED: u64 = 10_000;
+    // Beside the clients: the test's own files.
+    const OTHERS: u64 = 100;
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let raised = Rlimit {
+        current: Some(hard.min(WANTED + OTHERS).max(limit.current.unwrap_or(0))),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    let clients = usize::try_from(WANTED.min(hard - OTHERS)).unwrap();
+    if clients < 10_000 {
+        eprintln!("only {clients} clients: the hard limit is {hard} descriptors");
+    }
+    let Some(bed) = Bed::start(BINARY, ServerKind::Redis, 2) else {
+        return;
+    };
+    let before = bed.proxy.resident_kib();
+    let socket = bed.proxy.socket(POOL);
+    let mut wires: Vec<UnixStream> = (0..clients)
+        .map(|_| UnixStream::connect(socket).unwrap())
+        .collect();
+    for round in 0..2 {
+        for (i, wire) in wires.iter_mut().enumerate() {
+            let value = format!("{round}-of-{i}");
+            let key = format!("k{i}");
+            let mut pipeline = array_of(&["SET", &key, &value]);
+            pipeline.extend(array_of(&["GET", &key]));
+            wire.write_all(&pipeline).unwrap();
+        }
+        for (i, wire) in wires.iter_mut().enumerate() {
+            let mut expected = b"+OK\r\n".to_vec();
+            expected.extend(bulk(format!("{round}-of-{i}").as_bytes()));
+            wire.set_read_timeout(Some(DEADLINE)).unwrap();
+            let mut reply = vec![0; expected.len()];
+            wire.read_exact(&mut reply).unwrap();
+            assert_eq!(reply, expected, "client {i}");
+        }
+    }
+    let connections = bed.proxy.stat(POOL, &["client_connections"]);
+    assert_eq!(usize::try_from(connections).unwrap(), clients);
+    let grown = bed.proxy.resident_kib().saturating_sub(before);
+    let bound = 4 * u64::try_from(clients).unwrap();
+    assert!(grown < bound, "{grown} KiB for {clients} idle clients");
+    drop(wires);
+    for server in ["s0", "s1"] {
+        wait_until_idle(&bed.proxy, server);
+    }
+}
+
+#[test]
+fn half_a_gigabyte_passes_a_proxy_with_little_memory() {
+    const CLIENTS: usize = 8;
+    const VALUES: usize = 32;
+    // The limit, what a 64 MiB limit cannot see (allocator, code, stacks), and a debug build's own.
+    const BOUND_KIB: u64 = (64 + 48) * 1024;
+    let dir = private_dir();
+    let Some(server) = Server::start(ServerKind::Redis, dir.path(), "s0", &[]) else {
+        return;
+    };
+    let servers = [server];
+    let config = ConfigBuilder::new(dir.path())
+        .set("memory_limit", "67108864")
+        .pool(PoolBuilder::new(POOL, ServerKind::Redis).servers(&servers));
+    let proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
+    let (proxy, all_asked) = (&proxy, &Barrier::new(CLIENTS));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let peak = std::thread::scope(|scope| {
+        let peak = scope.spawn(|| {
+            let mut peak = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                peak = peak.max(proxy.resident_kib());
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            peak
+        });
+        let workers: Vec<_> = (0..CLIENTS)
+            .map(|client| scope.spawn(move || write_and_read(proxy, all_asked, client, VALUES)))
+            .collect();
+        let moved: Vec<usize> = workers.into_iter().map(|w| w.join().unwrap()).collect();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        // Both ways: 8 clients × 32 MiB written, and as much read.
+        assert_eq!(moved.iter().sum::<usize>(), 2 * CLIENTS * VALUES);
+        peak.join().unwrap()
+    });
+    assert!(peak < BOUND_KIB, "{peak} KiB at the peak");
+    wait_until_idle(proxy, "s0");
+}
+
+/// Writes `values` values of 1 MiB in pipelines, and reads them back, at first only when all others
+/// have asked for theirs and the server has answered: together they exceed the limit. There the
+/// proxy may close the connection, and the client goes on with a new one.
+fn write_and_read(proxy: &Proxy, all_asked: &Barrier, client: usize, values: usize) -> usize {
+    const PIPELINE: usize = 16;
+    let key = format!("key{client}");
+    let mark = u8::try_from(client).expect("few clients");
+    let value = vec![b'a' + mark; MIB];
+    let (set, get) = (
+        array_of(&[&b"SET"[..], key.as_bytes(), &value]),
+        array_of(&["GET", &key]),
+    );
+    let (mut moved, mut all_met) = (0, None);
+    let until = Instant::now() + 2 * DEADLINE;
+    let steps = [(set, b"+OK\r\n".to_vec()), (get, bulk(&value))];
+    for (step, (request, reply)) in steps.into_iter().enumerate() {
+        let mut done = 0;
+        while done < values {
+            assert!(
+                Instant::now() < until,
+                "client {client}: {done} of {values}"
+            );
+            let mut wire = UnixStream::connect(proxy.socket(POOL)).expect("the proxy listens");
+            wire.set_read_timeout(Some(DEADLINE))
+                .expect("a deadline is no zero");
+            let pipeline = PIPELINE.min(values - done);
+            if wire.write_all(&request.repeat(pipeline)).is_err() {
+                continue;
+            }
+            if step == 1 && all_met.is_none() {
+                all_met = Some(all_asked.wait());
+                wait_for("the server has answered", || {
+                    (proxy.stat(POOL, &["s0", "out_queue"]) == 0).then_some(())
+                });
+            }
+            for _ in 0..pipeline {
+                let mut got = vec![0; reply.len()];
+                // Slowly: in pieces smaller than any buffer on the way.
+                if got
+                    .chunks_mut(16 * 1024)
+                    .any(|piece| wire.read_exact(piece).is_err())
+                {
+                    break;
+                }
+                assert!(got == reply, "client {client} got a wrong reply");
+                done += 1;
+            }
+        }
+        moved += done;
+    }
+    moved
+}

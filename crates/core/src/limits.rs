@@ -20,6 +20,17 @@ pub const SEND_MOVE_MIN: usize = 8 * 1024;
 /// Free chunks one engine keeps for reuse; more are given back to the allocator at once.
 pub const FREE_CHUNKS_MAX: usize = 64;
 
+/// Bytes of one large chunk: holds a value of 64 KB with its command, the commonest size of a large
+/// one, and is what longer messages are cut into.
+pub const SEND_LARGE_CHUNK_LEN: usize = 128 * 1024;
+
+/// Free large chunks one engine keeps for reuse; more are given back to the allocator at once.
+pub const FREE_LARGE_CHUNKS_MAX: usize = 8;
+
+/// Bytes waiting on one connection that are sent before the end of the tick: the first of a large
+/// tick need not wait for the last, and what was just read is still in the cache.
+pub const EARLY_FLUSH_LEN: u64 = 32 * 1024;
+
 /// Free records of split requests one engine keeps for reuse, with at most [`FREE_FRAGMENTS_MAX`]
 /// response buffers of at most [`FREE_FRAGMENT_LEN_MAX`] bytes each; the rest goes to the allocator.
 pub const FREE_SPLITS_MAX: usize = 64;
@@ -85,5 +96,6 @@ pub const READS_PER_TICK: usize = 4;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
+const _: () = assert!(SEND_LARGE_CHUNK_LEN >= SCRATCH_LEN + SCRATCH_TAIL_MAX);
 const _: () = assert!(MEMCACHE_LINE_LEN_MAX < SCRATCH_TAIL_MAX);
 const _: () = assert!(CLIENT_OUTPUT_SOFT < CLIENT_OUTPUT_LIMIT_DEFAULT);

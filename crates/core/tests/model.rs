@@ -411,7 +411,10 @@ fn check_responses(
     let rest = &bytes[at..];
     match (measure(rest), fast.end) {
         _ if rest.is_empty() => prop_assert_eq!(fast.end, ResponseEnd::Clean),
-        (Measure::Done(len), end) => prop_assert!(false, "{} more, not {:?}", len, end),
+        (Measure::Done(_), end) => {
+            let here = rest.escape_ascii();
+            prop_assert!(false, "{} is a response, not {:?}", here, end);
+        }
         // A line that goes on may be known to be nonsense already, to either of them.
         (Measure::More | Measure::Broken, end) => prop_assert_ne!(end, ResponseEnd::Clean),
     }

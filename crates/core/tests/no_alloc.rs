@@ -61,7 +61,9 @@ impl World {
             ..Config::default()
         };
         let mut engine = Engine::new(Arc::new(config), 7);
-        let client = engine.handle_accept(PoolIdx(0), Micros(1)).unwrap();
+        let client = engine
+            .handle_accept(PoolIdx(0), Micros(1))
+            .expect("the pool takes a client");
         Self {
             engine,
             now: Micros(1),
@@ -140,7 +142,7 @@ fn key_on(server: u32) -> String {
     (0..10_000)
         .map(|i| format!("k{i:05}"))
         .find(|key| ring.pick(config.hash.hash(key.as_bytes())) == Some(server))
-        .unwrap()
+        .expect("ten thousand keys reach both servers")
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn key_of(config: &PoolConfig, server: u32, n: usize) -> String {
         .map(|i| format!("k{i}"))
         .filter(|key| ring.pick(config.hash.hash(key.as_bytes())) == Some(server))
         .nth(n)
-        .unwrap()
+        .expect("the range does not end")
 }
 
 fn redis(servers: usize) -> PoolConfig {

@@ -239,3 +239,93 @@ impl Workers {
 fn door_at(doors: &mut [Door], token: u64) -> Option<&mut Door> {
     doors.get_mut(usize::try_from(token).ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Listen, PoolAddresses};
+    use crate::mail::ClientCount;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+    use twemproxy_core::config::Config;
+
+    fn door(path: &Path, pool: u32) -> Door {
+        let addresses = PoolAddresses {
+            listen: Listen::Unix {
+                path: path.to_owned(),
+                mode: None,
+            },
+            backlog: 16,
+            tcpkeepalive: false,
+            reuseport: false,
+            servers: Vec::new(),
+        };
+        Door::new(PoolIdx(pool), Listener::open(&addresses).unwrap(), false)
+    }
+
+    struct FakeWorker {
+        address: WorkerAddress,
+        mailbox: Receiver<ToWorker>,
+        /// The waker works as long as its poller lives.
+        _poller: Poller,
+    }
+
+    fn worker() -> FakeWorker {
+        let poller = Poller::new().unwrap();
+        let waker = Arc::new(poller.waker().unwrap());
+        let (sender, mailbox) = channel();
+        FakeWorker {
+            address: WorkerAddress::new(sender, waker, Arc::new(ClientCount::default())),
+            mailbox,
+            _poller: poller,
+        }
+    }
+
+    #[test]
+    fn clients_go_to_the_worker_with_the_fewest_and_listeners_end_with_the_acceptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = [directory.path().join("a"), directory.path().join("b")];
+        let doors = vec![door(&paths[0], 0), door(&paths[1], 1)];
+        let workers = [worker(), worker()];
+        // The first worker has two clients more.
+        workers[0].address.clients().up();
+        workers[0].address.clients().up();
+
+        let poller = Poller::new().unwrap();
+        let waker = poller.waker().unwrap();
+        let open = Arc::new(AtomicU64::new(0));
+        let acceptor = Acceptor::new(
+            poller,
+            doors,
+            workers.iter().map(|w| w.address.clone()).collect(),
+            Notices::new(&Config::default()),
+            Clock::start(),
+            Arc::clone(&open),
+        )
+        .unwrap();
+        assert_eq!(open.load(Ordering::Relaxed), 2);
+        let (stop, stopped) = channel();
+        let thread = thread::spawn(move || acceptor.run(&stopped));
+
+        let mut clients = Vec::new();
+        for (path, want_pool) in [(&paths[0], 0), (&paths[1], 1)] {
+            clients.push(UnixStream::connect(path).unwrap());
+            let mail = workers[1].mailbox.recv_timeout(Duration::from_secs(10));
+            let ToWorker::Accepted { pool, .. } = mail.unwrap() else {
+                panic!("a client was expected")
+            };
+            assert_eq!(pool, PoolIdx(want_pool));
+        }
+        let counts = workers.each_ref().map(|w| w.address.clients().count());
+        assert_eq!(counts, [2, 2]);
+
+        stop.send(()).unwrap();
+        waker.wake();
+        thread.join().unwrap();
+        assert_eq!(open.load(Ordering::Relaxed), 0);
+        assert!(paths.iter().all(|path| !path.exists()));
+    }
+}

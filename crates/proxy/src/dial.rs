@@ -237,3 +237,173 @@ fn watch(poller: &Poller, conn: ServerConnId, mut stream: Stream) -> io::Result<
     poller.add(&mut stream, ConnId::from(conn).token())?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::poller::Events;
+    use std::net::TcpListener;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    const CONN: ServerConnId = ServerConnId {
+        index: 5,
+        generation: 2,
+    };
+    const SERVER: ServerIdx = ServerIdx(0);
+
+    struct World {
+        dialer: Dialer,
+        poller: Poller,
+        lookups: Receiver<Lookup>,
+    }
+
+    impl World {
+        fn new(endpoint: Endpoint) -> Self {
+            let (resolver, lookups) = channel();
+            Self {
+                dialer: Dialer::new([endpoint].into(), resolver, 0),
+                poller: Poller::new().unwrap(),
+                lookups,
+            }
+        }
+
+        fn named() -> Self {
+            Self::new(Endpoint::Name {
+                host: "name".into(),
+                port: 1,
+            })
+        }
+
+        fn dial(&mut self) -> Progress {
+            self.dialer.dial(&self.poller, CONN, SERVER)
+        }
+
+        /// Dials, and answers the look-up.
+        fn dial_name(&mut self, addresses: &[SocketAddr]) -> Progress {
+            assert!(matches!(self.dial(), Progress::Pending));
+            let lookup = self.lookups.try_recv().expect("the name is asked for");
+            assert_eq!((lookup.conn, lookup.server), (CONN, SERVER));
+            let answer = Ok(addresses.to_vec());
+            self.dialer.resolved(&self.poller, CONN, answer)
+        }
+
+        /// Follows the edges until the attempt has ended.
+        fn finish(&mut self, mut progress: Progress) -> Result<Stream, Closed> {
+            let mut events = Events::with_capacity(8);
+            loop {
+                match progress {
+                    Progress::Connected(stream) => return Ok(stream),
+                    Progress::Failed(why) => return Err(why),
+                    Progress::Pending => {}
+                }
+                self.poller.wait(&mut events, Some(Duration::from_secs(10)));
+                let event = events.iter().next().expect("an edge before the deadline");
+                assert_eq!(event.token, ConnId::from(CONN).token());
+                progress = self.dialer.ready(&self.poller, CONN);
+            }
+        }
+    }
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Bound, so that nobody else takes it, but not listened on.
+    fn refusing() -> (socket2::Socket, SocketAddr) {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, address)
+    }
+
+    #[test]
+    fn a_literal_address_is_connected_without_a_look_up() {
+        let (_listener, address) = listener();
+        let mut world = World::new(Endpoint::Address(address));
+        let begun = world.dial();
+        let stream = world.finish(begun).unwrap();
+        assert_eq!(stream.peer(), address.to_string());
+        assert!(world.lookups.try_recv().is_err());
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_are_tried_in_turn() {
+        let (_refusing, bad) = refusing();
+        let (_listener, good) = listener();
+        let mut world = World::named();
+        let begun = world.dial_name(&[bad, bad, good]);
+        assert_eq!(world.finish(begun).unwrap().peer(), good.to_string());
+    }
+
+    #[test]
+    fn an_attempt_fails_with_the_reason_of_its_last_address() {
+        let (_refusing, bad) = refusing();
+        let mut world = World::named();
+        let begun = world.dial_name(&[bad, bad]);
+        assert_eq!(world.finish(begun).unwrap_err(), Closed::Refused);
+
+        let begun = world.dial_name(&[]);
+        assert_eq!(world.finish(begun).unwrap_err(), Closed::HostDown);
+    }
+
+    #[test]
+    fn an_attempt_given_up_moves_the_next_one_to_the_next_address() {
+        let (_first, first) = listener();
+        let (_second, second) = listener();
+        let mut world = World::named();
+        assert!(matches!(
+            world.dial_name(&[first, second]),
+            Progress::Pending
+        ));
+        world.dialer.cancel(CONN);
+        let begun = world.dial_name(&[first, second]);
+        assert_eq!(world.finish(begun).unwrap().peer(), second.to_string());
+    }
+
+    #[test]
+    fn an_answer_for_an_attempt_given_up_is_dropped() {
+        let (_listener, address) = listener();
+        let mut world = World::named();
+        assert!(matches!(world.dial(), Progress::Pending));
+        world.dialer.cancel(CONN);
+        let late = world
+            .dialer
+            .resolved(&world.poller, CONN, Ok(vec![address]));
+        assert!(matches!(late, Progress::Pending));
+        let ready = world.dialer.ready(&world.poller, CONN);
+        assert!(matches!(ready, Progress::Pending));
+    }
+
+    #[test]
+    fn unix_sockets_fail_with_their_own_reasons() {
+        let missing = Endpoint::Unix("/nonexistent/socket".into());
+        let mut world = World::new(missing);
+        let begun = world.dial();
+        assert_eq!(world.finish(begun).unwrap_err(), Closed::NoSuchFile);
+
+        let mut world = World::new(Endpoint::Unix(format!("/{}", "x".repeat(200)).into()));
+        let begun = world.dial();
+        assert_eq!(world.finish(begun).unwrap_err(), Closed::HostDown);
+    }
+
+    #[test]
+    fn only_names_need_a_resolver() {
+        let tcp = |host: &str| {
+            Endpoint::from(&ServerAddress::Tcp {
+                host: host.into(),
+                port: 7,
+            })
+        };
+        assert_eq!(
+            tcp("10.0.0.1"),
+            Endpoint::Address("10.0.0.1:7".parse().unwrap())
+        );
+        assert_eq!(tcp("::1"), Endpoint::Address("[::1]:7".parse().unwrap()));
+        assert!(matches!(tcp("localhost"), Endpoint::Name { .. }));
+    }
+}

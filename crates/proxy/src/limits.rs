@@ -40,7 +40,7 @@ pub(crate) const LOG_LINE_LEN: usize = 256;
 /// How long the end of the process waits for the log thread; what is left then is lost.
 pub(crate) const LOG_FLUSH_WAIT: Duration = Duration::from_secs(1);
 
-/// Log lines of one kind and one thread within [`NOTICE_WINDOW`]; the rest is counted in one line.
+/// Log lines of one kind and one thread within [`NOTICE_WINDOW_MICROS`]; the rest is counted in one line.
 pub(crate) const NOTICES_PER_WINDOW: u32 = 10;
 /// See [`NOTICES_PER_WINDOW`], in microseconds.
 pub(crate) const NOTICE_WINDOW_MICROS: u64 = 1_000_000;

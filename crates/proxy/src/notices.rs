@@ -4,6 +4,7 @@
 //! the rest. A line whose level is off costs one atomic load.
 
 use std::fmt;
+use std::panic::Location;
 
 use twemproxy_core::config::Config;
 use twemproxy_core::engine::Notice;
@@ -133,7 +134,8 @@ impl Notices {
         }
     }
 
-    /// Writes a line of `kind`, whose text is only made when it is wanted.
+    /// Writes a line of `kind`, as the caller's; its text is only made when it is wanted.
+    #[track_caller]
     pub(crate) fn write<T: fmt::Display>(
         &mut self,
         kind: Kind,
@@ -141,7 +143,8 @@ impl Notices {
         text: impl FnOnce() -> T,
     ) {
         if self.admits(kind, now) {
-            log!(level(kind), "{}", text());
+            let place = Location::caller();
+            log::write(place.file(), place.line(), format_args!("{}", text()));
         }
     }
 

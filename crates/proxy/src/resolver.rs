@@ -52,3 +52,51 @@ impl Resolver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::ClientCount;
+    use crate::net::poller::Poller;
+    use std::sync::mpsc::channel;
+    use twemproxy_core::ids::{ServerConnId, ServerIdx};
+
+    #[test]
+    fn each_question_is_answered_to_the_worker_that_asked() {
+        let name = |host: &str| Endpoint::Name {
+            host: host.into(),
+            port: 7,
+        };
+        let endpoints = [name("127.0.0.1"), name("never\0a name")].into();
+        let poller = Poller::new().unwrap();
+        let waker = Arc::new(poller.waker().unwrap());
+        let (sender, mailbox) = channel();
+        let worker = WorkerAddress::new(sender, waker, Arc::new(ClientCount::default()));
+        let (ask, questions) = channel();
+        for index in 0..2 {
+            let conn = ServerConnId {
+                index,
+                generation: 0,
+            };
+            let server = ServerIdx(index);
+            let lookup = Lookup {
+                worker: 0,
+                conn,
+                server,
+            };
+            ask.send(lookup).unwrap();
+        }
+        drop(ask);
+        Resolver::new(endpoints, vec![worker], questions).run();
+
+        let answers: Vec<_> = mailbox
+            .try_iter()
+            .map(|mail| match mail {
+                ToWorker::Resolved { conn, addresses } => (conn.index, addresses.ok()),
+                other => panic!("an answer was expected, not {other:?}"),
+            })
+            .collect();
+        let local = vec!["127.0.0.1:7".parse().unwrap()];
+        assert_eq!(answers, [(0, Some(local)), (1, None)]);
+    }
+}

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -45,7 +46,8 @@ pub(crate) struct Worker {
     notices: Notices,
     clock: Clock,
     clients: Arc<ClientCount>,
-    is_draining: bool,
+    /// The supervisor has asked for it; the engine learns of it at the end of the tick.
+    drain_asked: bool,
 }
 
 /// What a worker is made of.
@@ -106,7 +108,7 @@ impl Worker {
             notices: parts.notices,
             clock: parts.clock,
             clients: parts.clients,
-            is_draining: false,
+            drain_asked: false,
         }
     }
 
@@ -116,7 +118,7 @@ impl Worker {
         let mut now = self.clock.now();
         self.engine.start(now);
         self.perform_actions(now);
-        while !(self.is_draining && self.engine.is_drained()) {
+        while !self.engine.is_drained() {
             let timeout = sleep_until(self.next_deadline(now), now);
             self.poller.wait(&mut events, timeout);
             now = self.clock.now();
@@ -132,6 +134,10 @@ impl Worker {
             self.handle_event(event, now);
         }
         self.read_ready(now);
+        if mem::take(&mut self.drain_asked) {
+            // After the reads: whoever's request has arrived is not idle.
+            self.engine.start_drain(now);
+        }
         self.engine.handle_timeout(now);
         self.notices.handle_timeout(now);
         self.perform_actions(now);
@@ -207,10 +213,7 @@ impl Worker {
             match mail {
                 ToWorker::Accepted { pool, stream } => self.accept(pool, stream, now),
                 ToWorker::Resolved { conn, addresses } => self.resolved(conn, addresses, now),
-                ToWorker::Drain => {
-                    self.is_draining = true;
-                    self.engine.start_drain(now);
-                }
+                ToWorker::Drain => self.drain_asked = true,
             }
         }
     }
@@ -252,13 +255,16 @@ impl Worker {
             if let Some(id) = self.ready_servers.pop_front() {
                 self.read_some(id, now);
             }
+            if self.engine.is_urgent() {
+                self.perform_actions(now);
+            }
         }
         let mut reads = 0;
         for _ in 0..self.ready_clients.len() {
             if let Some(id) = self.ready_clients.pop_front() {
                 reads += self.read_some(id, now);
             }
-            if reads >= READS_PER_FLUSH {
+            if reads >= READS_PER_FLUSH || self.engine.is_urgent() {
                 reads = 0;
                 self.perform_actions(now);
             }

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::limits::{SCRATCH_LEN, SCRATCH_TAIL_MAX};
+use super::ChunkPool;
+use crate::limits::{SCRATCH_LEN, SCRATCH_TAIL_MAX, SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN};
 
 /// Bytes that were read but are not yet a whole frame.
 ///
@@ -91,8 +92,14 @@ impl RecvBuf {
         self.bytes = bytes;
     }
 
-    /// Keeps a copy of `rest`, the unparsed end of a read.
-    pub fn save(&mut self, rest: &[u8]) {
+    /// Keeps a copy of `rest`, the unparsed end of a read. If the frame will be large but not huge,
+    /// it begins in a chunk that holds it whole, so that it never moves before it is sent.
+    pub fn save(&mut self, rest: &[u8], pool: &mut ChunkPool) {
+        let expects_large = (SEND_CHUNK_LEN..=SEND_LARGE_CHUNK_LEN).contains(&self.need)
+            && rest.len() <= SEND_LARGE_CHUNK_LEN;
+        if expects_large && self.bytes.capacity() < self.need {
+            self.bytes = pool.take_large();
+        }
         self.bytes.clear();
         self.bytes.extend_from_slice(rest);
         self.filled = rest.len();
@@ -116,7 +123,7 @@ mod tests {
     #[test]
     fn a_header_alone_claims_no_memory() {
         let mut buf = RecvBuf::default();
-        buf.save(b"$500000000\r\n");
+        buf.save(b"$500000000\r\n", &mut ChunkPool::default());
         buf.expect(500_000_014);
         assert!(buf.grows_in_place());
         assert!(buf.space().len() <= SCRATCH_LEN);
@@ -128,7 +135,7 @@ mod tests {
     #[test]
     fn space_never_reaches_beyond_the_frame() {
         let mut buf = RecvBuf::default();
-        buf.save(&[7; 100]);
+        buf.save(&[7; 100], &mut ChunkPool::default());
         buf.expect(SCRATCH_LEN + 1);
         assert_eq!(buf.space().len(), SCRATCH_LEN + 1 - 100);
     }
@@ -136,7 +143,7 @@ mod tests {
     #[test]
     fn restore_keeps_the_unparsed_rest() {
         let mut buf = RecvBuf::default();
-        buf.save(b"abcdef");
+        buf.save(b"abcdef", &mut ChunkPool::default());
         let bytes = buf.take();
         assert!(buf.is_empty());
         buf.restore(bytes, 4);

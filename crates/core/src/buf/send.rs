@@ -4,13 +4,17 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::limits::{FREE_CHUNKS_MAX, SEND_CHUNK_LEN, SEND_MOVE_MIN};
+use crate::limits::{
+    FREE_CHUNKS_MAX, FREE_LARGE_CHUNKS_MAX, SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN, SEND_MOVE_MIN,
+};
 use crate::num::to_u64;
 
-/// Free memory for send queues, kept for reuse up to [`FREE_CHUNKS_MAX`] chunks.
+/// Free memory for both kinds of buffers, kept for reuse up to [`FREE_CHUNKS_MAX`] chunks and
+/// [`FREE_LARGE_CHUNKS_MAX`] large ones.
 #[derive(Debug, Default)]
 pub struct ChunkPool {
     free: Vec<Vec<u8>>,
+    free_large: Vec<Vec<u8>>,
 }
 
 impl ChunkPool {
@@ -23,12 +27,25 @@ impl ChunkPool {
             .unwrap_or_else(|| Vec::with_capacity(SEND_CHUNK_LEN))
     }
 
+    /// An empty chunk of [`SEND_LARGE_CHUNK_LEN`] capacity.
+    #[must_use]
+    pub fn take_large(&mut self) -> Vec<u8> {
+        self.free_large
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(SEND_LARGE_CHUNK_LEN))
+    }
+
     /// Gives a chunk back; anything of another size goes to the allocator.
     #[inline]
     pub fn give(&mut self, mut chunk: Vec<u8>) {
-        if chunk.capacity() == SEND_CHUNK_LEN && self.free.len() < FREE_CHUNKS_MAX {
+        let (free, max) = match chunk.capacity() {
+            SEND_CHUNK_LEN => (&mut self.free, FREE_CHUNKS_MAX),
+            SEND_LARGE_CHUNK_LEN => (&mut self.free_large, FREE_LARGE_CHUNKS_MAX),
+            _ => return,
+        };
+        if free.len() < max {
             chunk.clear();
-            self.free.push(chunk);
+            free.push(chunk);
         }
     }
 }
@@ -65,7 +82,11 @@ impl SendQueue {
     #[inline]
     pub fn append(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
         self.len += to_u64(bytes.len());
-        let last = self.rest.back_mut().unwrap_or(&mut self.first);
+        let last = if self.rest.is_empty() {
+            &mut self.first
+        } else {
+            self.rest.back_mut().expect("just seen")
+        };
         if last.capacity() - last.len() >= bytes.len() {
             last.extend_from_slice(bytes);
         } else {
@@ -81,7 +102,7 @@ impl SendQueue {
         last.extend_from_slice(fits);
         while !bytes.is_empty() {
             let mut segment = if bytes.len() > SEND_CHUNK_LEN {
-                Vec::with_capacity(bytes.len())
+                pool.take_large()
             } else {
                 pool.take()
             };
@@ -260,5 +281,12 @@ mod tests {
             pool.give(chunk);
         }
         assert_eq!(pool.free.len(), FREE_CHUNKS_MAX);
+        let chunks: Vec<_> = (0..FREE_LARGE_CHUNKS_MAX + 5)
+            .map(|_| pool.take_large())
+            .collect();
+        for chunk in chunks {
+            pool.give(chunk);
+        }
+        assert_eq!(pool.free_large.len(), FREE_LARGE_CHUNKS_MAX);
     }
 }

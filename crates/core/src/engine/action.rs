@@ -67,6 +67,8 @@ pub(crate) struct Outbox {
     pub(crate) resume: VecDeque<ClientId>,
     /// Clients that reached a hard limit and will be closed.
     pub(crate) doomed: Vec<ClientId>,
+    /// So much waits on one connection that it should not wait for the end of the tick.
+    pub(crate) is_urgent: bool,
 }
 
 impl Outbox {

@@ -9,6 +9,7 @@ use super::shared::Shared;
 use super::slab::Slab;
 use super::split::Splits;
 use crate::ids::ClientId;
+use crate::limits::EARLY_FLUSH_LEN;
 use crate::num::to_u64;
 
 #[derive(Debug)]
@@ -213,6 +214,7 @@ impl Clients {
 #[inline]
 pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &mut Shared) {
     if flush {
+        shared.outbox.is_urgent |= client.out.len() > EARLY_FLUSH_LEN;
         if !client.dirty {
             client.dirty = true;
             shared.outbox.dirty_clients.push_back(id);

@@ -243,9 +243,17 @@ impl Engine {
                     return Some(Action::Flush(id.into()));
                 }
             } else {
+                self.shared.outbox.is_urgent = false;
                 return None;
             }
         }
+    }
+
+    /// Whether [`Self::poll_action`] should be drained before the tick's other reads.
+    #[inline]
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        self.shared.outbox.is_urgent
     }
 
     /// When [`Self::handle_timeout`] wants to be called next; after it was called, later than then.

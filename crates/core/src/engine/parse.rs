@@ -35,7 +35,7 @@ impl Engine {
             if let Some(client) = self.clients.slab.get_mut(id) {
                 let rest = &bytes[parsed..];
                 if !rest.is_empty() {
-                    client.recv.save(rest);
+                    client.recv.save(rest, &mut self.shared.chunks);
                 } else if !is_fresh {
                     client.recv.clear();
                 }
@@ -123,11 +123,15 @@ impl Engine {
             let rest = &bytes[at..];
             match client.parser.parse(rest, &client.limits) {
                 Parse::Complete(request) => {
-                    let len = to_usize(request.len);
-                    if self.route(id, Frame::Lent(&rest[..len]), &request).is_err() {
+                    let frame = &rest[..to_usize(request.len)];
+                    let taken = match request.route {
+                        Route::Key(key) => self.route_key(id, key, frame, &request),
+                        _ => self.route(id, Frame::Lent(frame), &request),
+                    };
+                    if taken.is_err() {
                         return at;
                     }
-                    at += len;
+                    at += frame.len();
                 }
                 Parse::Incomplete { need } => {
                     client.recv.expect(need);

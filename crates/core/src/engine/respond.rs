@@ -60,7 +60,7 @@ impl Engine {
             let outcome = reader.read(bytes, &mut self.shared);
             let rest = &bytes[outcome.parsed..];
             if !rest.is_empty() {
-                reader.conn.recv.save(rest);
+                reader.conn.recv.save(rest, &mut self.shared.chunks);
             } else if !reader.conn.recv.is_empty() {
                 reader.conn.recv.clear();
             }

@@ -143,6 +143,17 @@ impl ServerConn {
         }
     }
 
+    /// A client's request whose bytes have just been appended to `out`; without an `origin` it is owed
+    /// no response.
+    #[inline]
+    pub(crate) fn queued(&mut self, origin: Option<Origin>, len: u32, now: Micros) {
+        self.counters.requests.add(1);
+        self.counters.request_bytes.add(u64::from(len));
+        if let Some(origin) = origin {
+            self.push_slot(origin, len, now, false);
+        }
+    }
+
     /// The slot of a request whose bytes have just been appended to `out`.
     #[inline]
     pub(crate) fn push_slot(&mut self, origin: Origin, len: u32, now: Micros, moved: bool) {

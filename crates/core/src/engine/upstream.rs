@@ -49,7 +49,7 @@ impl Upstream {
     }
 
     /// The connection a request of `client` takes to `server`; opens one if need be.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn choose(
         &mut self,
         pool: &Pool,
@@ -57,11 +57,24 @@ impl Upstream {
         client: &mut Client,
         shared: &mut Shared,
     ) -> ServerConnId {
+        if pool.config.server_connections == 1
+            && let Some(&conn) = self.servers[server.index()].conns.first()
+        {
+            return conn;
+        }
+        self.choose_or_open(pool, server, client, shared)
+    }
+
+    /// The uncommon part of [`Self::choose`].
+    fn choose_or_open(
+        &mut self,
+        pool: &Pool,
+        server: ServerIdx,
+        client: &mut Client,
+        shared: &mut Shared,
+    ) -> ServerConnId {
         if pool.config.server_connections == 1 {
-            return match self.servers[server.index()].conns.first() {
-                Some(&conn) => conn,
-                None => self.open(pool, server, shared),
-            };
+            return self.open(pool, server, shared);
         }
         let bound = client
             .bindings
@@ -162,7 +175,6 @@ impl Upstream {
     }
 
     /// What follows the queuing of a request whose bytes are in `out`.
-    #[inline]
     pub(crate) fn queued(
         &mut self,
         id: ServerConnId,
@@ -175,18 +187,32 @@ impl Upstream {
             .conns
             .get_mut(id)
             .expect("the connection was just chosen");
+        conn.queued(origin, len, shared.now);
         shared.memory.held += u64::from(len);
-        conn.counters.requests.add(1);
-        conn.counters.request_bytes.add(u64::from(len));
-        if let Some(origin) = origin {
-            conn.push_slot(origin, len, shared.now, false);
-            if let Some(timeout) = timeout
-                && !conn.alarmed
-            {
-                self.arm(id, timeout, shared);
-            }
+        self.announce(id, timeout, shared);
+    }
+
+    /// Sees to it that what was queued is sent and watched.
+    #[inline]
+    pub(crate) fn announce(
+        &mut self,
+        id: ServerConnId,
+        timeout: Option<Span>,
+        shared: &mut Shared,
+    ) {
+        let conn = self
+            .conns
+            .get_mut(id)
+            .expect("the connection was just chosen");
+        if !conn.dirty {
+            conn.dirty = true;
+            shared.outbox.dirty_servers.push_back(id);
         }
-        self.touch(id, shared);
+        if let Some(timeout) = timeout
+            && !conn.alarmed
+        {
+            self.arm(id, timeout, shared);
+        }
     }
 
     /// Arms the alarm of a connection for its next deadline, if it has one.

@@ -137,16 +137,24 @@ const FNV_32: Fnv = Fnv {
 
 #[inline(always)]
 fn fnv1(key: &[u8], fnv: Fnv) -> u32 {
-    key.iter().fold(fnv.offset, |h, &byte| {
-        h.wrapping_mul(fnv.prime) ^ sign_extended(byte)
-    })
+    let step = |h: u32, &byte: &u8| h.wrapping_mul(fnv.prime) ^ sign_extended(byte);
+    fold_by_eights(key, fnv.offset, step)
 }
 
 #[inline(always)]
 fn fnv1a(key: &[u8], fnv: Fnv) -> u32 {
-    key.iter().fold(fnv.offset, |h, &byte| {
-        (h ^ sign_extended(byte)).wrapping_mul(fnv.prime)
-    })
+    let step = |h: u32, &byte: &u8| (h ^ sign_extended(byte)).wrapping_mul(fnv.prime);
+    fold_by_eights(key, fnv.offset, step)
+}
+
+/// A fold over all bytes, unrolled: keys are short, and the loop would cost as much as the step.
+#[inline(always)]
+fn fold_by_eights(key: &[u8], start: u32, step: impl Fn(u32, &u8) -> u32) -> u32 {
+    let (blocks, tail) = key.as_chunks::<8>();
+    let h = blocks
+        .iter()
+        .fold(start, |h, block| block.iter().fold(h, &step));
+    tail.iter().fold(h, &step)
 }
 
 fn hsieh(key: &[u8]) -> u32 {

@@ -156,7 +156,8 @@ fn keyed(words: Vec<Vec<u8>>, arity: usize, len: usize) -> Frame {
         return Frame::Unpinned;
     }
     if words[1].len() > KEY_MAX {
-        return if words.len() > arity {
+        // Whether a refusal may be silent is pinned elsewhere.
+        return if words.last().is_some_and(|last| last == b"noreply") {
             Frame::Unpinned
         } else {
             Frame::Refused {
@@ -252,12 +253,13 @@ pub fn measure_response(bytes: &[u8]) -> Measure {
     let Some((text, len)) = line(bytes, b"\r\n") else {
         return Measure::More;
     };
-    let words: Vec<&[u8]> = text
-        .split(|&byte| byte == b' ')
-        .filter(|word| !word.is_empty())
-        .collect();
+    // No memcached sends more than one blank, or a bare line feed or carriage return.
+    if text.iter().any(|byte| b"\r\n".contains(byte)) {
+        return Measure::Broken;
+    }
+    let words: Vec<&[u8]> = text.split(|&byte| byte == b' ').collect();
     match words.as_slice() {
-        [b"VALUE", _key, flags, count, cas @ ..] => {
+        [b"VALUE", key, flags, count, cas @ ..] if !key.is_empty() => {
             let numbers =
                 unsigned(flags).is_some() && cas.iter().all(|cas| unsigned(cas).is_some());
             let (Some(count), true, 0..=1) = (unsigned(count), numbers, cas.len()) else {

@@ -64,14 +64,17 @@ fn array(bytes: &[u8]) -> Frame {
     }
     let mut words = Vec::new();
     for _ in 0..count {
-        match bytes.get(at) {
-            None => return Frame::Unfinished,
+        // Redis looks at a header when its line is there.
+        let Some((text, _)) = line(&bytes[at..], b"\r\n") else {
+            return unfinished_header(&bytes[at..], b'$');
+        };
+        match text.first() {
             Some(b'$') => {}
-            // How redis shows a byte that is no letter is not worth copying.
-            Some(&other) if !other.is_ascii_graphic() => return Frame::Broken(None),
-            Some(&other) => {
-                return broken(&format!("expected '$', got '{}'", char::from(other)));
+            Some(other) if other.is_ascii_graphic() && !text.contains(&b'\r') => {
+                return broken(&format!("expected '$', got '{}'", char::from(*other)));
             }
+            // How redis shows a byte that is no letter is not worth copying.
+            _ => return Frame::Unpinned,
         }
         let (len, header_len) = match header(&bytes[at..], "invalid bulk length") {
             Ok(header) => header,
@@ -103,16 +106,8 @@ fn array(bytes: &[u8]) -> Frame {
 
 /// The number of a header line and the line's length.
 fn header(bytes: &[u8], complaint: &str) -> Result<(i64, usize), Frame> {
-    // Longer than any number: redis waits for up to 64 KB, we may complain before.
     let Some((text, len)) = line(bytes, b"\r\n") else {
-        let plausible = bytes[1..]
-            .iter()
-            .all(|byte| byte.is_ascii_digit() || b"-\r".contains(byte));
-        return Err(if plausible && bytes.len() < 20 {
-            Frame::Unfinished
-        } else {
-            Frame::Unpinned
-        });
+        return Err(unfinished_header(bytes, bytes[0]));
     };
     if text.contains(&b'\r') || text.len() > 20 {
         return Err(Frame::Unpinned);
@@ -120,6 +115,18 @@ fn header(bytes: &[u8], complaint: &str) -> Result<(i64, usize), Frame> {
     canonical_number(&text[1..])
         .map(|number| (number, len))
         .ok_or_else(|| broken(complaint))
+}
+
+/// A header line without its end. Nonsense, or more than any number takes, may be called that before
+/// the end arrives, or later.
+fn unfinished_header(bytes: &[u8], kind: u8) -> Frame {
+    let digits = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    let plausible = digits.iter().skip(1).all(u8::is_ascii_digit);
+    if bytes.first().is_none_or(|&first| first == kind) && plausible && bytes.len() < 20 {
+        Frame::Unfinished
+    } else {
+        Frame::Unpinned
+    }
 }
 
 fn inline(bytes: &[u8]) -> Frame {
@@ -308,6 +315,8 @@ pub fn measure_reply(bytes: &[u8]) -> Measure {
         return Measure::More;
     };
     match kind {
+        // A line feed or a lone carriage return within a line is damage, no redis sends it.
+        _ if text.iter().any(|byte| b"\r\n".contains(byte)) => Measure::Broken,
         b'+' | b'-' => Measure::Done(len),
         b':' => match canonical_number(&text[1..]) {
             Some(_) => Measure::Done(len),
@@ -455,7 +464,7 @@ mod tests {
         assert_eq!(request(b"*2\r\n$3\r\nGET\r\n"), Frame::Unfinished);
         assert_eq!(request(b"*0\r\n"), Frame::Nothing { len: 4 });
         assert_eq!(request(b"*01\r\n"), broken("invalid multibulk length"));
-        assert_eq!(request(b"*1\r\n:"), broken("expected '$', got ':'"));
+        assert_eq!(request(b"*1\r\n:1\r\n"), broken("expected '$', got ':'"));
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn pipelined() -> Vec<Requests> {
     );
     add(&get, request(get.len(), &[b"foo"]));
     let mixed = Requests::new("a mixed pipeline", &bytes, meaning.clone());
-    bytes.extend_from_slice(b"*1\r\n!");
+    bytes.extend_from_slice(b"*1\r\n!\r\n");
     meaning.push(refusal(
         "-ERR Protocol error: expected '$', got '!'\r\n",
         true,
@@ -295,7 +295,7 @@ fn unfinished() -> Vec<Requests> {
         b"*2\r\n",
         b"*2\r\n$",
         b"*2\r\n$3\r\nGET",
-        b"*2\r\n$3\r\nGET\r\n$536870912\r\nabc",
+        b"*2\r\n$3\r\nGET\r\n$60000000\r\nabc",
         b"*1048576\r\n$1\r\na\r\n",
         b"GET fo",
     ]

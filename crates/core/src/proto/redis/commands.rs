@@ -185,8 +185,8 @@ pub(super) fn find_subcommand(
         .position(|sub| verb.eq_ignore_ascii_case(&sub.name.as_bytes()[name.len() + 1..]))
 }
 
-const GET: u16 = place_of("get");
-const SET: u16 = place_of("set");
+pub(super) const GET: u16 = place_of("get");
+pub(super) const SET: u16 = place_of("set");
 
 /// A power of two, several times the number of rows, so that most commands are found at once.
 const SLOT_COUNT: usize = 1024;

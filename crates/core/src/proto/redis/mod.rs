@@ -16,6 +16,7 @@
 mod commands;
 #[rustfmt::skip] // generated
 mod commands_table;
+mod fast;
 pub mod inline;
 mod invalid;
 mod keys;

@@ -15,10 +15,10 @@
 //! 4. A refused large frame passes in pieces ([`Parse::Skip`]) and is still read word by word, so
 //!    that the next request is found.
 
-use super::Invalid;
 use super::commands::{self, Keys, Serve};
 use super::keys::{self, Located};
 use super::words::{Command, HEAD_WORDS};
+use super::{Invalid, fast};
 use crate::limits::{
     REDIS_ARGS_MAX, REDIS_BULK_LEN_MAX, REDIS_INLINE_LEN_MAX, REDIS_UNAUTHENTICATED_ARGS_MAX,
     REDIS_UNAUTHENTICATED_BULK_LEN_MAX,
@@ -70,6 +70,10 @@ impl RequestParser {
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
         if self.words == 0 {
+            if let Some(request) = fast::recognise(bytes, limits.frame_len_max) {
+                self.scanned = 0;
+                return Parse::Complete(request);
+            }
             if !self.begin_short(bytes, limits)
                 && let Some(parse) = self.begin(bytes, limits)
             {

@@ -40,6 +40,12 @@ impl ResponseParser {
     /// See [`crate::proto::ResponseParser::step`].
     #[inline]
     pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
+        if self.elements == 0
+            && let Some(len) = whole_bulk(bytes)
+        {
+            self.scanned = 0;
+            return ResponseStep::Done(len);
+        }
         let mut at = 0;
         let mut elements = self.elements.max(1);
         loop {
@@ -142,6 +148,15 @@ impl ResponseParser {
             _ => Line::Invalid,
         }
     }
+}
+
+/// The length of the response that `bytes` begin with, if it is a short bulk string and whole.
+#[inline(always)]
+fn whole_bulk(bytes: &[u8]) -> Option<usize> {
+    let (len, header_len) = scan::likely_short_header(b'$', bytes)?;
+    let end = to_usize(len + header_len);
+    let after = bytes.get(end..)?.first_chunk::<2>()?;
+    (after == b"\r\n").then_some(end + 2)
 }
 
 enum Body {

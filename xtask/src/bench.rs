@@ -76,6 +76,8 @@ pub(crate) fn bench(words: &[&str]) -> Outcome<()> {
         })
         .collect();
     let mut runs = Vec::new();
+    // First, because they do not vary and the last cells may not be reached.
+    let calls = system_calls(&options, &plan, &peers, &mut runs);
     for (index, cell) in cells.iter().enumerate() {
         let left = plan.deadline.saturating_duration_since(Instant::now());
         eprintln!(
@@ -87,7 +89,6 @@ pub(crate) fn bench(words: &[&str]) -> Outcome<()> {
         );
         runs.extend(runs::run_cell(cell, &peers.candidates, &plan, &runs));
     }
-    let calls = system_calls(&options, &plan, &peers, &mut runs);
     let date = said_by("date", &["-u", "+%Y-%m-%d"]);
     let charts = report::charts(&runs);
     let session = Session {

@@ -156,6 +156,24 @@ pub(crate) fn cells() -> Vec<Cell> {
             "--op get --depth 1 --idle 10000",
             BOTH,
         ),
+        cost(
+            "memcache-set-1",
+            "memcached set, depth 1",
+            "--protocol memcache --op set --depth 1",
+            BOTH,
+        ),
+        cost(
+            "memcache-set-16",
+            "memcached set, depth 16",
+            "--protocol memcache --op set --depth 16",
+            BOTH,
+        ),
+        cost(
+            "memcache-set-64",
+            "memcached set, depth 64",
+            "--protocol memcache --op set --depth 64",
+            BOTH,
+        ),
     ]);
     cells
 }
@@ -240,24 +258,6 @@ fn costs() -> Vec<Cell> {
             "redis GET over unix sockets, depth 64",
             "--transport unix --depth 64",
             NO_ENVOY,
-        ),
-        cost(
-            "memcache-set-1",
-            "memcached set, depth 1",
-            "--protocol memcache --op set --depth 1",
-            BOTH,
-        ),
-        cost(
-            "memcache-set-16",
-            "memcached set, depth 16",
-            "--protocol memcache --op set --depth 16",
-            BOTH,
-        ),
-        cost(
-            "memcache-set-64",
-            "memcached set, depth 64",
-            "--protocol memcache --op set --depth 64",
-            BOTH,
         ),
     ]
 }

@@ -10,11 +10,13 @@ use lexopt::ValueExt as _;
 use crate::clients::Pace;
 use crate::compare::Comparison;
 use crate::demo::Demo;
-use crate::failure::{Failure, Outcome};
+use crate::envoy;
+use crate::failure::{During, Failure, Outcome};
 use crate::net::Addr;
 use crate::process::Pinning;
-use crate::protocol::{Op, Protocol};
-use crate::run::{Progress, Target, Transport, Workload, nutcracker_command};
+use crate::protocol::{KeyLengths, Op, Protocol};
+use crate::relay::Relay;
+use crate::run::{Beside, Progress, Target, Transport, Workload, nutcracker_command};
 use crate::script::Traffic;
 
 /// What the tool is asked to do.
@@ -24,21 +26,27 @@ pub(crate) enum Task {
     Run(Box<Workload>, Target),
     Compare(Box<Comparison>),
     Demo(Demo),
+    Relay(Relay),
 }
 
 /// What `load --help` prints.
 pub(crate) const USAGE: &str = "\
-Usage: load run [--proxy CMD | --nutcracker PATH | --connect ADDR | --direct] [workload] [placement]
+Usage: load run [--proxy CMD | --nutcracker PATH | --envoy PATH | --relay | --connect ADDR | --direct]
+                [workload] [placement]
        load compare --ours PATH --theirs PATH [--pairs N] [--seconds S] [--only TEXT] [--output FILE]
        load demo --redis-pool ADDR --memcache-pool ADDR --redis-server ADDR... --memcache-server ADDR...
                  --stats ADDR [--keys N]
+       load relay --conf FILE --request-len BYTES --reply-len BYTES
 
 One thread holds the clients and the servers behind the proxy; the servers answer from the key alone, and each
 reply is checked. The result is one line for people on stderr and one line of JSON on stdout.
 
 What to load:
   --nutcracker PATH      start this proxy with the options of nutcracker
-  --proxy CMD            start this command; {conf} and {dir} stand for the configuration and a private directory
+  --envoy PATH           start Envoy, with the same pool in its own words
+  --relay                start the bare relay; it needs --fixed-keys
+  --proxy CMD            start this command; {conf}, {dir}, {envoy}, {request_len} and {reply_len} are filled in: the
+                         configuration, a private directory, Envoy's configuration, bytes of the first exchange
   --connect ADDR         load what listens there (host:port or /path), with our servers behind it
   --server-listen ADDR   where a canned server listens (with --connect; repeatable, port 0 picks one)
   --pid PID              the process to observe (with --connect)
@@ -56,7 +64,12 @@ Workload:
   --seconds S                  measured time (5)
   --requests N                 end after N measured requests
   --warmup S                   (0.5)
+  --fixed-keys                 all keys have one length
   --transport tcp|unix         (tcp)
+  --beside-clients N           a second group of clients, which no figure counts ...
+  --beside-op OP, --beside-value-size BYTES, --beside-depth N    ... (get, 65536, 16)
+  --idle N                     further clients that connect and say nothing
+  --watch S                    record the proxy's memory, until so long after the load
   --pool-line 'KEY: VALUE'     a further line of the pool's configuration (repeatable)
 
 Placement:
@@ -72,9 +85,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Outcome<Task> {
         "run" => parse_run(&mut parser),
         "compare" => parse_compare(&mut parser),
         "demo" => parse_demo(&mut parser),
+        "relay" => parse_relay(&mut parser),
         "" | "help" | "--help" => Ok(Task::Help),
         _ => Err(Failure::new(format!(
-            "'{verb}' is none of run, compare, demo"
+            "'{verb}' is none of run, compare, demo, relay"
         ))),
     }
 }
@@ -89,6 +103,8 @@ fn parse_run(parser: &mut lexopt::Parser) -> Outcome<Task> {
         match arg.as_str() {
             "--proxy" => target = Some(Target::Start(text(parser)?)),
             "--nutcracker" => target = Some(Target::Start(nutcracker_command(&text(parser)?))),
+            "--envoy" => target = Some(Target::Start(envoy::command(&text(parser)?))),
+            "--relay" => target = Some(Target::Start(relay_command()?)),
             "--connect" => {
                 let pool = Addr::parse(&text(parser)?)?;
                 target = Some(Target::Running {
@@ -103,6 +119,12 @@ fn parse_run(parser: &mut lexopt::Parser) -> Outcome<Task> {
             "--keys" => keys = bounded(parser, "--keys", KEYS_MAX)?,
             "--help" => return Ok(Task::Help),
             other => workload_option(parser, other, &mut workload)?,
+        }
+    }
+    if let Some(beside) = &mut workload.beside {
+        beside.traffic.protocol = workload.traffic.protocol;
+        if matches!(beside.traffic.op, Op::Mget | Op::Mset) {
+            return Err(Failure::new("the clients beside do get or set"));
         }
     }
     workload.traffic.keys = match workload.traffic.op {
@@ -169,9 +191,58 @@ fn workload_option(
         "--pool-line" => workload.pool_lines.push(text(parser)?),
         "--cpus" => workload.pinning = cpus(&text(parser)?)?,
         "--quiet" => workload.progress = Progress::Silent,
+        "--fixed-keys" => workload.traffic.key_lengths = KeyLengths::Fixed,
+        "--idle" => workload.idle = bounded(parser, "--idle", CLIENTS_MAX)?,
+        "--watch" => workload.watch = Some(seconds(parser, "--watch")?),
+        _ if option.starts_with("--beside-") => {
+            let beside = workload.beside.get_or_insert(DEFAULT_BESIDE);
+            beside_option(parser, option, beside)?;
+        }
         other => return Err(unexpected(other)),
     }
     Ok(())
+}
+
+fn beside_option(parser: &mut lexopt::Parser, option: &str, beside: &mut Beside) -> Outcome<()> {
+    match option {
+        "--beside-clients" => {
+            beside.clients = bounded(parser, "--beside-clients", CLIENTS_MAX)?;
+        }
+        "--beside-op" => beside.traffic.op = Op::parse(&text(parser)?)?,
+        "--beside-value-size" => {
+            beside.traffic.value_size = bounded(parser, "--beside-value-size", VALUE_SIZE_MAX)?;
+        }
+        "--beside-depth" => beside.depth = bounded(parser, "--beside-depth", DEPTH_MAX)?,
+        other => return Err(unexpected(other)),
+    }
+    Ok(())
+}
+
+/// This program, as a relay.
+fn relay_command() -> Outcome<String> {
+    let own = std::env::current_exe().during(|| "looking for this program".to_owned())?;
+    Ok(format!(
+        "{} relay --conf {{conf}} --request-len {{request_len}} --reply-len {{reply_len}}",
+        own.display()
+    ))
+}
+
+fn parse_relay(parser: &mut lexopt::Parser) -> Outcome<Task> {
+    let mut relay = Relay {
+        conf: PathBuf::new(),
+        request_len: 0,
+        reply_len: 0,
+    };
+    while let Some(arg) = next(parser)? {
+        match arg.as_str() {
+            "--conf" => relay.conf = PathBuf::from(text(parser)?),
+            "--request-len" => relay.request_len = number(parser, "--request-len")?,
+            "--reply-len" => relay.reply_len = number(parser, "--reply-len")?,
+            "--help" => return Ok(Task::Help),
+            other => return Err(unexpected(other)),
+        }
+    }
+    Ok(Task::Relay(relay))
 }
 
 fn parse_compare(parser: &mut lexopt::Parser) -> Outcome<Task> {
@@ -251,6 +322,7 @@ fn default_workload() -> Workload {
             op: Op::Get,
             keys: 1,
             value_size: 32,
+            key_lengths: KeyLengths::Mixed,
         },
         pace: Pace::Closed { depth: 1 },
         clients: 50,
@@ -260,10 +332,25 @@ fn default_workload() -> Workload {
         requests: None,
         transport: Transport::Tcp,
         pool_lines: Vec::new(),
+        beside: None,
+        idle: 0,
+        watch: None,
         pinning: Pinning::of_this_machine(),
         progress: Progress::Shown,
     }
 }
+
+const DEFAULT_BESIDE: Beside = Beside {
+    traffic: Traffic {
+        protocol: Protocol::Redis,
+        op: Op::Get,
+        keys: 1,
+        value_size: 64 * 1024,
+        key_lengths: KeyLengths::Mixed,
+    },
+    clients: 1,
+    depth: 16,
+};
 
 /// The name of the next option, `--` and all; `None` at the end.
 fn next(parser: &mut lexopt::Parser) -> Outcome<Option<String>> {

@@ -62,7 +62,16 @@ struct Client {
     is_dirty: bool,
 }
 
-/// All clients of a run.
+/// Who sends together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group {
+    pub(crate) count: u32,
+    pub(crate) pace: Pace,
+    /// The token of its n-th socket.
+    pub(crate) token: fn(u32) -> Token,
+}
+
+/// All clients of a group.
 #[derive(Debug)]
 pub(crate) struct Clients {
     script: Script,
@@ -81,19 +90,19 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Connects `count` clients and watches them.
+    /// Connects a group of clients and watches them.
     pub(crate) fn connect(
         addr: &Addr,
-        count: u32,
+        group: &Group,
         script: Script,
-        pace: Pace,
         poller: &Poller,
     ) -> Outcome<Self> {
+        let Group { count, pace, token } = *group;
         let count = usize::try_from(count).during(|| "the number of clients".to_owned())?;
         let mut clients = Vec::with_capacity(count);
         for index in 0..count {
             let stream = Stream::connect(addr).during(|| format!("connecting to {addr}"))?;
-            poller.add(&stream, Token::Client(token_index(index)))?;
+            poller.add(&stream, token(token_index(index)))?;
             let start = script.start_of(index, count);
             clients.push(Client {
                 stream,

@@ -13,7 +13,7 @@ use crate::clients::Pace;
 use crate::failure::{During, Failure, Outcome};
 use crate::num;
 use crate::process::Pinning;
-use crate::protocol::{Op, Protocol};
+use crate::protocol::{KeyLengths, Op, Protocol};
 use crate::report::Report;
 use crate::run::{Progress, Target, Transport, Workload, nutcracker_command, run};
 use crate::script::Traffic;
@@ -111,6 +111,7 @@ fn workloads(comparison: &Comparison) -> Vec<Workload> {
                     op,
                     keys: 1,
                     value_size: 32,
+                    key_lengths: KeyLengths::Mixed,
                 };
                 all.push(workload(comparison, traffic, depth));
             }
@@ -121,6 +122,7 @@ fn workloads(comparison: &Comparison) -> Vec<Workload> {
                 op,
                 keys: 1,
                 value_size: 64 * 1024,
+                key_lengths: KeyLengths::Mixed,
             };
             all.push(workload(comparison, traffic, 1));
         }
@@ -129,6 +131,7 @@ fn workloads(comparison: &Comparison) -> Vec<Workload> {
             op: Op::Mget,
             keys: 50,
             value_size: 32,
+            key_lengths: KeyLengths::Mixed,
         };
         all.push(workload(comparison, traffic, 1));
     }
@@ -146,6 +149,9 @@ fn workload(comparison: &Comparison, traffic: Traffic, depth: u32) -> Workload {
         requests: None,
         transport: Transport::Tcp,
         pool_lines: Vec::new(),
+        beside: None,
+        idle: 0,
+        watch: None,
         pinning: comparison.pinning,
         progress: Progress::Silent,
     }

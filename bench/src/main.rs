@@ -1,6 +1,7 @@
 //! `load`: what a request costs a proxy, proven on replies that were all checked.
 //!
-//! `load run` does one run, `load compare` sets two proxies side by side, `load demo` shows one at work.
+//! `load run` does one run, `load compare` sets two proxies side by side, `load demo` shows one at work, `load relay` is
+//! the floor under them all.
 //! The tool must be light: whatever it spends, it takes from the rate at which the proxy can be observed.
 #![forbid(unsafe_code)]
 
@@ -8,11 +9,13 @@ mod cli;
 mod clients;
 mod compare;
 mod demo;
+mod envoy;
 mod failure;
 mod net;
 mod num;
 mod process;
 mod protocol;
+mod relay;
 mod report;
 mod run;
 mod script;
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         }),
         Task::Compare(comparison) => compare::compare(&comparison),
         Task::Demo(demo) => demo::demo(&demo),
+        Task::Relay(relay) => relay::relay(&relay),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

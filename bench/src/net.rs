@@ -187,6 +187,8 @@ impl AsFd for Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     Client(u32),
+    /// A client of the group beside the measured one.
+    Beside(u32),
     ServerConn(u32),
     Listener(u32),
 }
@@ -197,6 +199,7 @@ impl Token {
             Self::Client(index) => (0_u64, index),
             Self::ServerConn(index) => (1, index),
             Self::Listener(index) => (2, index),
+            Self::Beside(index) => (3, index),
         };
         kind << 32 | u64::from(index)
     }
@@ -206,7 +209,8 @@ impl Token {
         match packed >> 32 {
             0 => Self::Client(index),
             1 => Self::ServerConn(index),
-            _ => Self::Listener(index),
+            2 => Self::Listener(index),
+            _ => Self::Beside(index),
         }
     }
 }
@@ -510,6 +514,7 @@ mod tests {
     fn tokens_survive_packing() {
         for token in [
             Token::Client(7),
+            Token::Beside(8),
             Token::ServerConn(u32::MAX),
             Token::Listener(0),
         ] {

@@ -61,17 +61,9 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts `command`, in which `{conf}` and `{dir}` stand for the configuration and a private directory.
-    pub(crate) fn start(
-        command: &str,
-        conf: &Path,
-        dir: &Path,
-        pinning: Option<Pinning>,
-    ) -> Outcome<Self> {
-        let mut words = command.split_whitespace().map(|word| {
-            word.replace("{conf}", &conf.to_string_lossy())
-                .replace("{dir}", &dir.to_string_lossy())
-        });
+    /// Starts `command`, whose logs lie in `dir`.
+    pub(crate) fn start(command: &str, dir: &Path, pinning: Option<Pinning>) -> Outcome<Self> {
+        let mut words = command.split_whitespace();
         let Some(program) = words.next() else {
             return Err(Failure::new("the proxy command is empty"));
         };
@@ -80,7 +72,7 @@ impl Proxy {
         let _on_its_cpu = pinning
             .map(|pinning| Pinned::to(pinning.proxy))
             .transpose()?;
-        let child = Command::new(&program)
+        let child = Command::new(program)
             .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::clients::Latencies;
 use crate::num;
-use crate::process::Usage;
+use crate::process::{Usage, resident_kib};
 use crate::run::Workload;
 
 /// Percentiles of a histogram, nanoseconds.
@@ -47,7 +47,63 @@ pub(crate) struct Report {
     /// `None` without a process to observe.
     pub(crate) proxy: Option<Usage>,
     pub(crate) proxy_rss_kib: u64,
+    pub(crate) memory: Memory,
 }
+
+/// The resident memory of a process through a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    process: Option<String>,
+    /// Before the first client connected.
+    start_kib: u64,
+    /// (nanoseconds since the load began, KiB).
+    series: Vec<(u64, u64)>,
+    load_ended: u64,
+    next: u64,
+}
+
+impl Memory {
+    /// Of this process; of none, nothing is recorded.
+    pub(crate) fn new(pid: Option<u32>) -> Self {
+        let process = pid.map(|pid| pid.to_string());
+        Self {
+            start_kib: process.as_deref().map_or(0, resident_kib),
+            process,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a sample if one is due.
+    pub(crate) fn keep(&mut self, now: u64) {
+        if let Some(process) = &self.process
+            && now >= self.next
+        {
+            self.series.push((now, resident_kib(process)));
+            self.next = now + SAMPLE_EVERY;
+        }
+    }
+
+    pub(crate) const fn load_ended(&mut self, now: u64) {
+        self.load_ended = now;
+    }
+
+    fn json(&self) -> Option<Value> {
+        self.process.as_ref()?;
+        let seconds = |nanos: u64| num::float(nanos) / 1e9;
+        let series: Vec<Value> = self
+            .series
+            .iter()
+            .map(|(at, kib)| json!([seconds(*at), kib]))
+            .collect();
+        Some(json!({
+            "start_kib": self.start_kib,
+            "load_ended": seconds(self.load_ended),
+            "series": series,
+        }))
+    }
+}
+
+const SAMPLE_EVERY: u64 = 100_000_000;
 
 impl Report {
     pub(crate) fn rate(&self) -> f64 {
@@ -94,6 +150,7 @@ impl Report {
             "proxy_starvation": self.proxy_starvation(),
             "proxy_context_switches": self.proxy.map(|usage| usage.switches),
             "proxy_rss_kib": self.proxy.map(|_| self.proxy_rss_kib),
+            "memory": self.memory.json(),
         })
         .to_string()
     }

@@ -8,13 +8,16 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::clients::{Clients, Pace};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::clients::{Clients, Group, Pace};
+use crate::envoy;
 use crate::failure::{During, Failure, Outcome};
 use crate::net::{Addr, Poller, RECV_BLOCK, Stream, Token, free_port};
 use crate::num;
 use crate::process::{LOG, Pinned, Pinning, Proxy, Usage, resident_kib};
-use crate::protocol::{Op, Protocol};
-use crate::report::{Percentiles, Report};
+use crate::protocol::{BESIDE, Op, Protocol, Shapes};
+use crate::report::{Memory, Percentiles, Report};
 use crate::script::{Script, Traffic};
 use crate::servers::Servers;
 
@@ -32,8 +35,22 @@ pub(crate) struct Workload {
     pub(crate) transport: Transport,
     /// Further lines of the pool's configuration.
     pub(crate) pool_lines: Vec<String>,
+    /// A second group of clients, whose requests count in no figure.
+    pub(crate) beside: Option<Beside>,
+    /// Further clients that connect and say nothing.
+    pub(crate) idle: u32,
+    /// Records the proxy's memory through the run, and so long after it.
+    pub(crate) watch: Option<Duration>,
     pub(crate) pinning: Option<Pinning>,
     pub(crate) progress: Progress,
+}
+
+/// Clients beside the measured ones: a closed loop of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beside {
+    pub(crate) traffic: Traffic,
+    pub(crate) clients: u32,
+    pub(crate) depth: u32,
 }
 
 /// How the tool and a proxy that it starts talk.
@@ -65,7 +82,7 @@ impl Workload {
         } else {
             String::new()
         };
-        format!(
+        let mut title = format!(
             "{} {}{keys}, {}, {} clients, {} B, {} servers",
             traffic.protocol.name(),
             traffic.op.name(),
@@ -73,14 +90,39 @@ impl Workload {
             self.clients,
             traffic.value_size,
             self.servers
-        )
+        );
+        if let Some(beside) = &self.beside {
+            title.push_str(&format!(
+                ", beside {} clients with {} of {} B at depth {}",
+                beside.clients,
+                beside.traffic.op.name(),
+                beside.traffic.value_size,
+                beside.depth
+            ));
+        }
+        if self.idle > 0 {
+            title.push_str(&format!(", {} idle clients", self.idle));
+        }
+        title
+    }
+
+    fn shapes(&self) -> Shapes {
+        let main = self.traffic.shape();
+        let beside = self.beside.map_or(main, |beside| beside.traffic.shape());
+        Shapes { main, beside }
+    }
+
+    /// Sockets that this process or a proxy has open at most.
+    fn sockets(&self) -> u64 {
+        let beside = self.beside.map_or(0, |beside| beside.clients);
+        u64::from(self.clients) + u64::from(beside) + u64::from(self.idle) + u64::from(self.servers)
     }
 }
 
 /// What stands between the clients and the canned servers.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    /// Start this command; `{conf}` and `{dir}` are filled in.
+    /// Start this command; the words in braces of [`fill_in`] are filled in.
     Start(String),
     /// Something that others started, and its process if it is to be observed.
     Running {
@@ -94,6 +136,7 @@ pub(crate) enum Target {
 
 /// Does one run.
 pub(crate) fn run(workload: &Workload, target: &Target) -> Outcome<Report> {
+    allow_sockets(SOCKETS_PER_CLIENT * workload.sockets() + SOCKETS_BESIDE);
     let dir = tempfile::tempdir().during(|| "making a directory".to_owned())?;
     let _on_our_cpu = workload
         .pinning
@@ -102,17 +145,20 @@ pub(crate) fn run(workload: &Workload, target: &Target) -> Outcome<Report> {
     let poller = Poller::new()?;
     let servers = Servers::listen(
         &server_addrs(workload, target, dir.path())?,
-        workload.traffic,
+        workload.traffic.protocol,
+        workload.shapes(),
         &poller,
     )?;
+    let script = Script::new(workload.traffic, 0);
     let mut proxy = None;
     let (pool, pid) = match target {
         Target::Start(command) => {
             let pool = pool_addr(workload.transport, dir.path())?;
-            let conf = dir.path().join("proxy.yml");
+            let conf = dir.path().join(CONF);
             fs::write(&conf, config(workload, &pool, &servers.addrs()?))
                 .during(|| "writing the configuration".to_owned())?;
-            let mut started = Proxy::start(command, &conf, dir.path(), workload.pinning)?;
+            let command = fill_in(command, dir.path(), &script, &pool, &servers.addrs()?)?;
+            let mut started = Proxy::start(&command, dir.path(), workload.pinning)?;
             started.wait_for(&pool)?;
             let pid = started.pid();
             proxy = Some(started);
@@ -125,11 +171,12 @@ pub(crate) fn run(workload: &Workload, target: &Target) -> Outcome<Report> {
         }
         Target::Direct => (first_of(&servers)?, None),
     };
-    let script = Script::new(workload.traffic);
-    let clients = Clients::connect(&pool, workload.clients, script, workload.pace, &poller)?;
     let mut bed = Bed {
+        memory: Memory::new(workload.watch.and(pid)),
+        idle: connect_idle(&pool, workload.idle)?,
+        clients: Clients::connect(&pool, &group(workload), script, &poller)?,
+        beside: connect_beside(workload, &pool, &poller)?,
         poller,
-        clients,
         servers,
         block: vec![0; RECV_BLOCK],
         epoch: Instant::now(),
@@ -141,11 +188,85 @@ pub(crate) fn run(workload: &Workload, target: &Target) -> Outcome<Report> {
     })
 }
 
+/// A proxy that opens a socket per client and one for each of its few servers needs no more, and we need as many.
+const SOCKETS_PER_CLIENT: u64 = 2;
+const SOCKETS_BESIDE: u64 = 200;
+
+/// Raises the limit of open files for us and the proxy if it is too low and we may.
+fn allow_sockets(needed: u64) {
+    let limits = getrlimit(Resource::Nofile);
+    if limits.current.is_some_and(|current| current < needed) {
+        let raised = Rlimit {
+            current: Some(limits.maximum.map_or(needed, |maximum| maximum.min(needed))),
+            maximum: limits.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            eprintln!("warning: the limit of open files stays: {error}");
+        }
+    }
+}
+
+fn group(workload: &Workload) -> Group {
+    Group {
+        count: workload.clients,
+        pace: workload.pace,
+        token: Token::Client,
+    }
+}
+
+fn connect_beside(workload: &Workload, pool: &Addr, poller: &Poller) -> Outcome<Option<Clients>> {
+    let Some(beside) = &workload.beside else {
+        return Ok(None);
+    };
+    let group = Group {
+        count: beside.clients,
+        pace: Pace::Closed {
+            depth: beside.depth,
+        },
+        token: Token::Beside,
+    };
+    Clients::connect(pool, &group, Script::new(beside.traffic, BESIDE), poller).map(Some)
+}
+
+fn connect_idle(pool: &Addr, count: u32) -> Outcome<Vec<Stream>> {
+    let connect = |_| Stream::connect(pool).during(|| format!("connecting to {pool}"));
+    (0..count).map(connect).collect()
+}
+
+/// Fills in what a command may ask for: its files and, for a relay, how long an exchange is.
+fn fill_in(
+    command: &str,
+    dir: &Path,
+    script: &Script,
+    pool: &Addr,
+    servers: &[Addr],
+) -> Outcome<String> {
+    let mut command = command.to_owned();
+    if command.contains("{envoy}") {
+        let path = dir.join("envoy.json");
+        fs::write(&path, envoy::bootstrap(pool, servers)?)
+            .during(|| "writing the configuration".to_owned())?;
+        command = command.replace("{envoy}", &path.to_string_lossy());
+    }
+    Ok(command
+        .replace("{request_len}", &script.request(0).len().to_string())
+        .replace("{reply_len}", &script.reply_len().to_string())
+        .replace("{conf}", &dir.join(CONF).to_string_lossy())
+        .replace("{dir}", &dir.to_string_lossy()))
+}
+
+const CONF: &str = "proxy.yml";
+
 /// Everything that takes part in the loop.
 struct Bed {
     poller: Poller,
     clients: Clients,
+    beside: Option<Clients>,
+    /// Kept open, never used.
+    #[allow(dead_code, reason = "an open socket is what an idle client is")]
+    idle: Vec<Stream>,
     servers: Servers,
+    memory: Memory,
     block: Vec<u8>,
     epoch: Instant,
     observed: Option<String>,
@@ -163,6 +284,9 @@ impl Bed {
     fn measure(&mut self, workload: &Workload) -> Outcome<Report> {
         let mut progress = Ticker::new(workload);
         self.clients.start(self.now());
+        if let Some(beside) = &mut self.beside {
+            beside.start(num::nanos(self.epoch.elapsed()));
+        }
         let warm = num::nanos(workload.warmup);
         while self.now() < warm {
             self.tick(workload.pace)?;
@@ -180,7 +304,7 @@ impl Bed {
         }
         let finish = self.mark()?;
         let proxy_rss_kib = self.observed.as_deref().map_or(0, resident_kib);
-        let report = Report {
+        let mut report = Report {
             workload: workload.clone(),
             requests: finish.replies - start.replies,
             elapsed: finish.at - start.at,
@@ -193,8 +317,11 @@ impl Bed {
                 .zip(start.proxy)
                 .map(|(after, before)| after.since(&before)),
             proxy_rss_kib,
+            memory: Memory::default(),
         };
         self.drain(workload.pace)?;
+        self.keep_watching(workload.watch)?;
+        report.memory = std::mem::take(&mut self.memory);
         if report.requests == 0 {
             return Err(Failure::new("no reply came in the measured time"));
         }
@@ -209,6 +336,7 @@ impl Bed {
         };
         let events = self.poller.wait(timeout)?;
         let now = num::nanos(self.epoch.elapsed());
+        self.memory.keep(now);
         let mut to_accept = Vec::new();
         for event in events {
             match event.token {
@@ -228,6 +356,17 @@ impl Bed {
                         self.clients.handle_writable(index);
                     }
                 }
+                Token::Beside(index) => {
+                    let Some(beside) = &mut self.beside else {
+                        continue;
+                    };
+                    if event.readable {
+                        beside.handle_readable(index, &mut self.block, now)?;
+                    }
+                    if event.writable {
+                        beside.handle_writable(index);
+                    }
+                }
                 Token::Listener(index) => to_accept.push(index),
             }
         }
@@ -237,18 +376,40 @@ impl Bed {
         self.clients.keep_pace(now);
         self.servers.flush();
         let epoch = self.epoch;
+        if let Some(beside) = &mut self.beside {
+            beside.flush(|| num::nanos(epoch.elapsed()))?;
+        }
         self.clients.flush(|| num::nanos(epoch.elapsed()))
+    }
+
+    /// The load is over; what does the proxy keep?
+    fn keep_watching(&mut self, watch: Option<Duration>) -> Outcome<()> {
+        let Some(watch) = watch else { return Ok(()) };
+        self.memory.load_ended(self.now());
+        let deadline = Instant::now() + watch;
+        while Instant::now() < deadline {
+            self.tick(Pace::Closed { depth: 0 })?;
+        }
+        Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        let beside = self.beside.as_ref().map_or(0, Clients::in_flight);
+        self.clients.in_flight() + beside
     }
 
     /// Waits for the replies that are missing, and sees that no more come.
     fn drain(&mut self, pace: Pace) -> Outcome<()> {
         self.clients.finish();
+        if let Some(beside) = &mut self.beside {
+            beside.finish();
+        }
         let deadline = Instant::now() + DRAIN_TIMEOUT;
-        while self.clients.in_flight() > 0 {
+        while self.in_flight() > 0 {
             if Instant::now() > deadline {
                 return Err(Failure::new(format!(
                     "{} replies never came",
-                    self.clients.in_flight()
+                    self.in_flight()
                 )));
             }
             self.tick(pace)?;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::protocol::{Op, Protocol, ValueShape, memcache, redis};
+use crate::protocol::{KeyLengths, Op, Protocol, ValueShape, memcache, redis};
 
 /// What a run sends.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,7 @@ pub(crate) struct Traffic {
     /// Keys of one request; 1 unless `op` takes many.
     pub(crate) keys: u32,
     pub(crate) value_size: u32,
+    pub(crate) key_lengths: KeyLengths,
 }
 
 impl Traffic {
@@ -41,6 +42,8 @@ struct Piece {
 pub(crate) struct Script {
     pub(crate) traffic: Traffic,
     pub(crate) requests: Vec<u8>,
+    /// The id that the first request asks for.
+    base: u64,
     /// Where each request starts, and the end of the last.
     bounds: Vec<usize>,
     expected: Vec<u8>,
@@ -49,10 +52,12 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    pub(crate) fn new(traffic: Traffic) -> Self {
+    /// A sequence that asks for ids from `base` on.
+    pub(crate) fn new(traffic: Traffic, base: u64) -> Self {
         let mut script = Self {
             traffic,
             requests: Vec::new(),
+            base,
             bounds: vec![0],
             expected: Vec::new(),
             pieces: Vec::new(),
@@ -60,7 +65,7 @@ impl Script {
         };
         let shape = traffic.shape();
         let keys = u64::from(traffic.keys);
-        let mut id = 0;
+        let mut id = base;
         loop {
             let ids = id..id + keys;
             match traffic.protocol {
@@ -104,7 +109,15 @@ impl Script {
 
     /// The first id that a request asks for; the others follow it.
     pub(crate) fn first_id(&self, index: usize) -> u64 {
-        crate::num::wide(index) * u64::from(self.traffic.keys)
+        self.base + crate::num::wide(index) * u64::from(self.traffic.keys)
+    }
+
+    /// Bytes of a reply; the same for all where keys have one length.
+    pub(crate) fn reply_len(&self) -> usize {
+        let pieces = self.pieces.iter().take(self.pieces_per_reply);
+        pieces
+            .map(|piece| piece.end - piece.start + piece.filler)
+            .sum()
     }
 
     /// Where the client of this number starts.

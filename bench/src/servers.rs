@@ -3,8 +3,7 @@
 use crate::failure::{During, Failure, Outcome};
 use crate::net::{Addr, Inbox, Listener, Outbox, Poller, Received, Stream, Token, token_index};
 use crate::num;
-use crate::protocol::{Served, serve};
-use crate::script::Traffic;
+use crate::protocol::{Protocol, Served, Shapes, serve};
 
 #[derive(Debug)]
 struct Conn {
@@ -18,7 +17,8 @@ struct Conn {
 /// All canned servers of a run, with the connections that the proxy opened.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    traffic: Traffic,
+    protocol: Protocol,
+    shapes: Shapes,
     listeners: Vec<Listener>,
     /// Closed connections leave a hole, so that tokens stay valid.
     conns: Vec<Option<Conn>>,
@@ -30,7 +30,12 @@ pub(crate) struct Servers {
 
 impl Servers {
     /// Binds and watches a server at each address.
-    pub(crate) fn listen(addrs: &[Addr], traffic: Traffic, poller: &Poller) -> Outcome<Self> {
+    pub(crate) fn listen(
+        addrs: &[Addr],
+        protocol: Protocol,
+        shapes: Shapes,
+        poller: &Poller,
+    ) -> Outcome<Self> {
         let mut listeners = Vec::with_capacity(addrs.len());
         for (index, addr) in addrs.iter().enumerate() {
             let listener = Listener::bind(addr)?;
@@ -38,7 +43,8 @@ impl Servers {
             listeners.push(listener);
         }
         Ok(Self {
-            traffic,
+            protocol,
+            shapes,
             listeners,
             conns: Vec::new(),
             dirty: Vec::new(),
@@ -78,18 +84,12 @@ impl Servers {
         loop {
             let outbox = &mut conn.outbox;
             let words = &mut self.words;
-            let traffic = self.traffic;
+            let (protocol, shapes) = (self.protocol, self.shapes);
             let requests = &mut self.requests;
             let received = conn.inbox.recv(&mut conn.stream, block, |input| {
                 let mut used = 0;
                 while used < input.len() {
-                    match serve(
-                        traffic.protocol,
-                        traffic.shape(),
-                        words,
-                        &input[used..],
-                        outbox,
-                    ) {
+                    match serve(protocol, shapes, words, &input[used..], outbox) {
                         Served::Request(len) => used += len,
                         Served::Incomplete => break,
                         Served::Violation(what) => return Err(violation(what, &input[used..])),

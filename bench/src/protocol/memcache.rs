@@ -1,6 +1,6 @@
 //! memcached ASCII: requests and the replies to expect, and a server that answers without storing.
 
-use super::{Op, Served, ValueShape, digits, id_of, key_digits, number, push_key};
+use super::{Op, Served, Shapes, ValueShape, digits, id_of, key_digits, number, push_key};
 use crate::net::Outbox;
 use crate::script::Script;
 
@@ -11,12 +11,13 @@ pub(crate) fn push_exchange(
     shape: ValueShape,
     ids: std::ops::Range<u64>,
 ) {
+    let lengths = script.traffic.key_lengths;
     match op {
         Op::Get | Op::Mget => {
             script.requests.extend_from_slice(b"get");
             for id in ids.clone() {
                 script.requests.push(b' ');
-                push_key(&mut script.requests, id);
+                push_key(&mut script.requests, id, lengths);
             }
             script.requests.extend_from_slice(b"\r\n");
             if op == Op::Get {
@@ -27,7 +28,7 @@ pub(crate) fn push_exchange(
             assert!(op == Op::Set, "the command line refuses mset for memcache");
             let out = &mut script.requests;
             out.extend_from_slice(b"set ");
-            push_key(out, ids.start);
+            push_key(out, ids.start, lengths);
             out.extend_from_slice(format!(" 0 0 {}\r\n", shape.size()).as_bytes());
             shape.push(out, &digits(ids.start));
             out.extend_from_slice(b"\r\n");
@@ -39,7 +40,7 @@ pub(crate) fn push_exchange(
 fn expect_value(script: &mut Script, shape: ValueShape, id: u64) {
     let digits = digits(id);
     let mut piece = b"VALUE ".to_vec();
-    push_key(&mut piece, id);
+    push_key(&mut piece, id, script.traffic.key_lengths);
     piece.extend_from_slice(format!(" 0 {}\r\n", shape.size()).as_bytes());
     piece.extend_from_slice(shape.head_of(&digits));
     script.expect(&piece, shape.filler);
@@ -51,7 +52,7 @@ fn expect_value(script: &mut Script, shape: ValueShape, id: u64) {
 
 /// See [`super::serve`].
 pub(crate) fn serve(
-    shape: ValueShape,
+    shapes: Shapes,
     words: &mut Vec<(usize, usize)>,
     input: &[u8],
     out: &mut Outbox,
@@ -68,13 +69,13 @@ pub(crate) fn serve(
     let after_line = line_end + 2;
     match (words.first().map(|_| word(0)), words.len()) {
         (Some(b"get" | b"gets"), 2..) => {
-            if !(1..words.len()).all(|i| send_value(shape, word(i), out)) {
+            if !(1..words.len()).all(|i| send_value(shapes, word(i), out)) {
                 return Served::Violation("a memcache key that was changed on the way");
             }
             out.push(b"END\r\n");
             Served::Request(after_line)
         }
-        (Some(b"set"), 5) => serve_set(shape, (word(1), word(4)), &input[after_line..], out)
+        (Some(b"set"), 5) => serve_set(shapes, (word(1), word(4)), &input[after_line..], out)
             .map_or_else(|reply| reply, |used| Served::Request(after_line + used)),
         (Some(b"delete"), 2) => {
             out.push(b"DELETED\r\n");
@@ -91,7 +92,7 @@ pub(crate) fn serve(
 
 /// Checks the data block of a `set`; gives its length with CRLF.
 fn serve_set(
-    shape: ValueShape,
+    shapes: Shapes,
     (key, len): (&[u8], &[u8]),
     body: &[u8],
     out: &mut Outbox,
@@ -104,7 +105,8 @@ fn serve_set(
     let Some(crlf) = body.get(len..len + 2) else {
         return Err(Served::Incomplete);
     };
-    let intact = key_digits(key).is_some_and(|digits| shape.matches(&body[..len], digits));
+    let intact =
+        key_digits(key).is_some_and(|digits| shapes.of(digits).matches(&body[..len], digits));
     if crlf != b"\r\n" || !intact {
         return Err(Served::Violation(
             "a memcache value that was changed on the way",
@@ -114,10 +116,11 @@ fn serve_set(
     Ok(len + 2)
 }
 
-fn send_value(shape: ValueShape, key: &[u8], out: &mut Outbox) -> bool {
+fn send_value(shapes: Shapes, key: &[u8], out: &mut Outbox) -> bool {
     let Some(digits) = key_digits(key) else {
         return false;
     };
+    let shape = shapes.of(digits);
     out.push(b"VALUE ");
     out.push(key);
     out.push(b" 0 ");
@@ -205,9 +208,16 @@ const LINE_LIMIT: usize = 64 * 1024;
 mod tests {
     use super::*;
 
+    fn shapes() -> Shapes {
+        Shapes {
+            main: ValueShape::of_size(10),
+            beside: ValueShape::of_size(12),
+        }
+    }
+
     fn answer(input: &[u8]) -> (Served, Vec<u8>) {
         let mut out = Outbox::default();
-        let served = serve(ValueShape::of_size(10), &mut Vec::new(), input, &mut out);
+        let served = serve(shapes(), &mut Vec::new(), input, &mut out);
         (served, out.to_bytes())
     }
 

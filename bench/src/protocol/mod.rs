@@ -101,11 +101,24 @@ pub(crate) fn id_of(digits: &[u8]) -> Option<u64> {
     )
 }
 
-/// Appends the key of an id. Lengths vary from 14 to 21 bytes, so that no branch of a parser is always right.
-pub(crate) fn push_key(out: &mut Vec<u8>, id: u64) {
+/// How long keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyLengths {
+    /// From 14 to 21 bytes, so that no branch of a parser is always right.
+    Mixed,
+    /// 18 bytes each, for a relay that knows only lengths.
+    Fixed,
+}
+
+/// Appends the key of an id.
+pub(crate) fn push_key(out: &mut Vec<u8>, id: u64, lengths: KeyLengths) {
     let padding = [b'x'; 7];
+    let used = match lengths {
+        KeyLengths::Mixed => crate::num::index(id % 8),
+        KeyLengths::Fixed => 4,
+    };
     out.extend_from_slice(b"key:");
-    out.extend_from_slice(&padding[..crate::num::index(id % 8)]);
+    out.extend_from_slice(&padding[..used]);
     out.extend_from_slice(&digits(id));
 }
 
@@ -184,6 +197,27 @@ impl ValueShape {
     }
 }
 
+/// The values of both groups of clients: ids from [`BESIDE`] on belong to the group beside the measured one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shapes {
+    pub(crate) main: ValueShape,
+    pub(crate) beside: ValueShape,
+}
+
+impl Shapes {
+    /// The shape of the value that belongs to these digits of an id.
+    pub(crate) fn of(self, digits: &[u8]) -> ValueShape {
+        if digits.first().is_some_and(|digit| *digit >= b'5') {
+            self.beside
+        } else {
+            self.main
+        }
+    }
+}
+
+/// The first id of the group beside the measured one; its first digit tells.
+pub(crate) const BESIDE: u64 = 5_000_000_000;
+
 /// What a canned server found in its input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Served {
@@ -198,14 +232,14 @@ pub(crate) enum Served {
 /// Answers the first request of `input` into `out`. `words` is scratch space, kept to save allocations.
 pub(crate) fn serve(
     protocol: Protocol,
-    shape: ValueShape,
+    shapes: Shapes,
     words: &mut Vec<(usize, usize)>,
     input: &[u8],
     out: &mut Outbox,
 ) -> Served {
     match protocol {
-        Protocol::Redis => redis::serve(shape, words, input, out),
-        Protocol::Memcache => memcache::serve(shape, words, input, out),
+        Protocol::Redis => redis::serve(shapes, words, input, out),
+        Protocol::Memcache => memcache::serve(shapes, words, input, out),
     }
 }
 
@@ -241,7 +275,7 @@ mod tests {
         let lengths: Vec<usize> = (0..8)
             .map(|id| {
                 let mut key = Vec::new();
-                push_key(&mut key, id);
+                push_key(&mut key, id, KeyLengths::Mixed);
                 assert_eq!(key_digits(&key), Some(&digits(id)[..]));
                 key.len()
             })

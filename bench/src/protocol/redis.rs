@@ -1,6 +1,6 @@
 //! RESP: requests and the replies to expect, and a server that answers without storing.
 
-use super::{Op, Served, ValueShape, digits, key_digits, number, push_key};
+use super::{Op, Served, Shapes, ValueShape, digits, key_digits, number, push_key};
 use crate::net::Outbox;
 use crate::script::Script;
 
@@ -12,6 +12,7 @@ pub(crate) fn push_exchange(
     ids: std::ops::Range<u64>,
 ) {
     let keys = ids.end - ids.start;
+    let lengths = script.traffic.key_lengths;
     let out = &mut script.requests;
     match op {
         Op::Get => out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n"),
@@ -24,7 +25,7 @@ pub(crate) fn push_exchange(
     let mut word = Vec::new();
     for id in ids.clone() {
         word.clear();
-        push_key(&mut word, id);
+        push_key(&mut word, id, lengths);
         push_bulk(out, &word);
         if matches!(op, Op::Set | Op::Mset) {
             word.clear();
@@ -64,7 +65,7 @@ fn push_bulk(out: &mut Vec<u8>, word: &[u8]) {
 
 /// See [`super::serve`].
 pub(crate) fn serve(
-    shape: ValueShape,
+    shapes: Shapes,
     words: &mut Vec<(usize, usize)>,
     input: &[u8],
     out: &mut Outbox,
@@ -77,19 +78,19 @@ pub(crate) fn serve(
     let word = |i: usize| &input[words[i].0..words[i].1];
     let name = word(0);
     let answered = if name.eq_ignore_ascii_case(b"get") && words.len() == 2 {
-        send_value(shape, word(1), out)
+        send_value(shapes, word(1), out)
     } else if name.eq_ignore_ascii_case(b"mget") && words.len() >= 2 {
         out.push(b"*");
         out.push_number(words.len() - 1);
         out.push(b"\r\n");
-        (1..words.len()).all(|i| send_value(shape, word(i), out))
+        (1..words.len()).all(|i| send_value(shapes, word(i), out))
     } else if (name.eq_ignore_ascii_case(b"set") && words.len() == 3)
         || (name.eq_ignore_ascii_case(b"mset") && words.len() >= 3 && words.len() % 2 == 1)
     {
         out.push(b"+OK\r\n");
-        (1..words.len())
-            .step_by(2)
-            .all(|i| key_digits(word(i)).is_some_and(|digits| shape.matches(word(i + 1), digits)))
+        (1..words.len()).step_by(2).all(|i| {
+            key_digits(word(i)).is_some_and(|digits| shapes.of(digits).matches(word(i + 1), digits))
+        })
     } else if name.eq_ignore_ascii_case(b"del") && words.len() >= 2 {
         out.push(b":");
         out.push_number(words.len() - 1);
@@ -109,10 +110,11 @@ pub(crate) fn serve(
     }
 }
 
-fn send_value(shape: ValueShape, key: &[u8], out: &mut Outbox) -> bool {
+fn send_value(shapes: Shapes, key: &[u8], out: &mut Outbox) -> bool {
     let Some(digits) = key_digits(key) else {
         return false;
     };
+    let shape = shapes.of(digits);
     out.push(b"$");
     out.push_number(shape.size());
     out.push(b"\r\n");
@@ -171,9 +173,16 @@ fn header(input: &[u8], at: usize, mark: u8) -> Result<Option<(usize, usize)>, &
 mod tests {
     use super::*;
 
+    fn shapes() -> Shapes {
+        Shapes {
+            main: ValueShape::of_size(10),
+            beside: ValueShape::of_size(12),
+        }
+    }
+
     fn answer(input: &[u8]) -> (Served, Vec<u8>) {
         let mut out = Outbox::default();
-        let served = serve(ValueShape::of_size(10), &mut Vec::new(), input, &mut out);
+        let served = serve(shapes(), &mut Vec::new(), input, &mut out);
         (served, out.to_bytes())
     }
 
@@ -192,6 +201,12 @@ mod tests {
             answer(del),
             (Served::Request(del.len()), b":1\r\n".to_vec())
         );
+    }
+
+    #[test]
+    fn the_id_tells_the_size_of_the_value() {
+        let get = b"*2\r\n$3\r\nget\r\n$14\r\nkey:5000000007\r\n";
+        assert_eq!(answer(get).1, b"$12\r\n5000000007vv\r\n".to_vec());
     }
 
     #[test]

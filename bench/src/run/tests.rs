@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::KeyLengths;
 
 fn workload(protocol: Protocol, op: Op, transport: Transport) -> Workload {
     Workload {
@@ -11,6 +12,7 @@ fn workload(protocol: Protocol, op: Op, transport: Transport) -> Workload {
                 1
             },
             value_size: 32,
+            key_lengths: KeyLengths::Mixed,
         },
         pace: Pace::Closed { depth: 4 },
         clients: 3,
@@ -20,6 +22,9 @@ fn workload(protocol: Protocol, op: Op, transport: Transport) -> Workload {
         requests: Some(500),
         transport,
         pool_lines: Vec::new(),
+        beside: None,
+        idle: 0,
+        watch: None,
         pinning: None,
         progress: Progress::Silent,
     }
@@ -118,4 +123,21 @@ fn configuration_names_pool_and_servers() {
         text.contains("\n  timeout: 400\n  servers:\n    - 127.0.0.1:2:1 server0\n"),
         "{text}"
     );
+}
+
+#[test]
+fn a_second_group_with_values_of_another_size_runs_beside_the_first() {
+    let mut workload = workload(Protocol::Memcache, Op::Get, Transport::Unix);
+    workload.beside = Some(Beside {
+        traffic: Traffic {
+            value_size: 70_000,
+            ..workload.traffic
+        },
+        clients: 2,
+        depth: 3,
+    });
+    workload.idle = 5;
+    let report = run(&workload, &Target::Direct).expect("a run without faults");
+    assert!(report.requests >= 500);
+    assert!(workload.title().contains("beside 2 clients"));
 }

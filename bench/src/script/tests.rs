@@ -1,6 +1,6 @@
 use super::*;
 use crate::net::Outbox;
-use crate::protocol::{Served, serve};
+use crate::protocol::{KeyLengths, Served, Shapes, serve};
 
 fn traffic(protocol: Protocol, op: Op, keys: u32, value_size: u32) -> Traffic {
     Traffic {
@@ -8,6 +8,7 @@ fn traffic(protocol: Protocol, op: Op, keys: u32, value_size: u32) -> Traffic {
         op,
         keys,
         value_size,
+        key_lengths: KeyLengths::Mixed,
     }
 }
 
@@ -34,7 +35,10 @@ fn answers(script: &Script, count: usize) -> Vec<u8> {
         let traffic = script.traffic;
         let served = serve(
             traffic.protocol,
-            traffic.shape(),
+            Shapes {
+                main: traffic.shape(),
+                beside: traffic.shape(),
+            },
             &mut words,
             request,
             &mut out,
@@ -61,7 +65,7 @@ fn feed_all<'a>(script: &Script, parts: impl Iterator<Item = &'a [u8]>) -> Resul
 #[test]
 fn canned_answers_pass_the_check_for_every_kind_of_traffic() {
     for traffic in all_traffic() {
-        let script = Script::new(traffic);
+        let script = Script::new(traffic, 0);
         let replies = answers(&script, 5);
         assert_eq!(
             feed_all(&script, std::iter::once(&replies[..])),
@@ -74,7 +78,7 @@ fn canned_answers_pass_the_check_for_every_kind_of_traffic() {
 #[test]
 fn check_does_not_depend_on_where_reads_end() {
     for traffic in all_traffic() {
-        let script = Script::new(traffic);
+        let script = Script::new(traffic, 0);
         let replies = answers(&script, 2);
         for step in [1, 2, 3, 7, 100] {
             assert_eq!(
@@ -92,7 +96,7 @@ fn a_reply_to_another_request_does_not_pass() {
         if matches!(traffic.op, Op::Set | Op::Mset) {
             continue;
         }
-        let script = Script::new(traffic);
+        let script = Script::new(traffic, 0);
         let first = answers(&script, 1).len();
         let replies = answers(&script, 2);
         assert!(
@@ -105,7 +109,7 @@ fn a_reply_to_another_request_does_not_pass() {
 #[test]
 fn an_error_reply_does_not_pass() {
     for traffic in all_traffic() {
-        let script = Script::new(traffic);
+        let script = Script::new(traffic, 0);
         for error in [
             &b"-ERR Connection refused\r\n"[..],
             b"SERVER_ERROR Connection refused\r\n",
@@ -120,10 +124,10 @@ fn an_error_reply_does_not_pass() {
 
 #[test]
 fn values_of_a_multi_get_pass_in_any_order_but_only_once() {
-    let script = Script::new(traffic(Protocol::Memcache, Op::Mget, 2, 10));
+    let script = Script::new(traffic(Protocol::Memcache, Op::Mget, 2, 10), 0);
     let one = |id: u64| {
         let mut out = b"VALUE ".to_vec();
-        crate::protocol::push_key(&mut out, id);
+        crate::protocol::push_key(&mut out, id, KeyLengths::Mixed);
         out.extend_from_slice(format!(" 0 10\r\n{id:010}\r\n").as_bytes());
         out
     };
@@ -146,8 +150,20 @@ fn values_of_a_multi_get_pass_in_any_order_but_only_once() {
 
 #[test]
 fn clients_start_at_places_of_their_own() {
-    let script = Script::new(traffic(Protocol::Redis, Op::Get, 1, 32));
+    let script = Script::new(traffic(Protocol::Redis, Op::Get, 1, 32), 0);
     let mut starts: Vec<usize> = (0..50).map(|client| script.start_of(client, 50)).collect();
     starts.dedup();
     assert_eq!(starts.len(), 50);
+}
+
+#[test]
+fn fixed_keys_give_every_exchange_one_length() {
+    let traffic = Traffic {
+        key_lengths: KeyLengths::Fixed,
+        ..traffic(Protocol::Redis, Op::Get, 1, 32)
+    };
+    let script = Script::new(traffic, 0);
+    let len = script.request(0).len();
+    assert!((0..script.len()).all(|index| script.request(index).len() == len));
+    assert_eq!(script.reply_len(), "$32\r\n".len() + 32 + 2);
 }

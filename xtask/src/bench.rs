@@ -1,0 +1,365 @@
+//! `bench`: the report on cost, latency and memory beside the peers, `docs/benchmarks.md`.
+//!
+//! The load tool does the measuring; here it is decided what runs when, and what comes of the figures. A cell that
+//! fails is a line in the report, not the end of it, and the whole ends in time whatever its parts do.
+
+mod cells;
+mod figures;
+mod peers;
+mod report;
+mod runs;
+mod svg;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::budgets::{Budgets, count_system_calls};
+use crate::child::finish;
+use crate::tools::{Failure, Outcome, build_release, release, root};
+use cells::{Cell, NUTCRACKER, OURS, RELAY};
+use figures::Goal;
+use peers::Peers;
+use report::Session;
+use runs::{Plan, Run};
+
+const USAGE: &str = "\
+usage: cargo xtask bench [--quick] [--only TEXT] [--minutes N] [--pairs N] [--seconds S] [--output FOLDER]
+
+Measures the matrix of loads on our release build, Debian's nutcracker, Envoy and the bare relay, and writes
+docs/benchmarks.md with charts and raw lines. Let nothing else run on the machine.
+
+  --quick          3 pairs of short runs, 10 minutes with the build (else 15 pairs of 3 s, 3 hours at most)
+  --only TEXT      only cells whose name contains TEXT
+  --minutes N      when to end; what is not measured then is reported as such
+  --output FOLDER  write there instead of docs/";
+
+/// What the command line says.
+#[derive(Debug)]
+struct Options {
+    only: Option<String>,
+    minutes: u64,
+    pairs: u32,
+    seconds: f64,
+    warmup: f64,
+    output: String,
+}
+
+/// Measures and writes the report.
+pub(crate) fn bench(words: &[&str]) -> Outcome<()> {
+    let begun = Instant::now();
+    let Some(options) = parse(words)? else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    let goals = goals()?;
+    build_release()?;
+    let congestion = Congestion::prefer_cubic();
+    let load_before = load_average();
+    let peers = Peers::find();
+    let plan = Plan {
+        pairs: options.pairs,
+        seconds: options.seconds,
+        warmup: options.warmup,
+        deadline: begun + Duration::from_secs(options.minutes * 60).saturating_sub(RESERVE),
+    };
+    let cells: Vec<Cell> = cells::cells()
+        .into_iter()
+        .filter(|cell| {
+            options
+                .only
+                .as_ref()
+                .is_none_or(|only| cell.id.contains(only))
+        })
+        .collect();
+    let mut runs = Vec::new();
+    // First, because they do not vary and the last cells may not be reached.
+    let calls = system_calls(&options, &plan, &peers, &mut runs);
+    for (index, cell) in cells.iter().enumerate() {
+        let left = plan.deadline.saturating_duration_since(Instant::now());
+        eprintln!(
+            "[{}/{}] {}; {} s left",
+            index + 1,
+            cells.len(),
+            cell.title,
+            left.as_secs()
+        );
+        runs.extend(runs::run_cell(cell, &peers.candidates, &plan, &runs));
+    }
+    let date = said_by("date", &["-u", "+%Y-%m-%d"]);
+    let charts = report::charts(&runs);
+    let session = Session {
+        commit: said_by("git", &["describe", "--always", "--dirty"]),
+        machine: machine(),
+        load: load_before,
+        congestion: congestion.in_force.clone(),
+        command: format!("cargo xtask bench {}", words.join(" "))
+            .trim_end()
+            .to_owned(),
+        plan: format!(
+            "{} pairs of {} s after {} s of warm-up, new processes each, in the order A B, B A; 50 clients and 2 servers unless said \
+             otherwise; log level 4; every reply checked.",
+            plan.pairs, plan.seconds, plan.warmup
+        ),
+        date,
+        peers,
+        cells,
+        runs,
+        goals,
+        instructions: Budgets::of_repository()?.instructions.into_iter().collect(),
+        calls,
+        charts,
+    };
+    write(&session, Path::new(&options.output))?;
+    eprintln!(
+        "done after {} s: {}/benchmarks.md",
+        begun.elapsed().as_secs(),
+        options.output
+    );
+    Ok(())
+}
+
+/// Kept back from the time for the end: a run under way, and writing.
+const RESERVE: Duration = Duration::from_secs(20);
+
+fn parse(words: &[&str]) -> Outcome<Option<Options>> {
+    let is_quick = words.contains(&"--quick");
+    let mut options = Options {
+        only: None,
+        minutes: if is_quick { 10 } else { 180 },
+        pairs: if is_quick { 3 } else { 15 },
+        seconds: if is_quick { 0.8 } else { 3.0 },
+        warmup: if is_quick { 0.25 } else { 0.5 },
+        output: root().join("docs").display().to_string(),
+    };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = || {
+            let value = words.next().map(|value| (*value).to_owned());
+            value.ok_or_else(|| Failure::new(format!("{word} needs a value")))
+        };
+        match *word {
+            "--quick" => {}
+            "--help" => return Ok(None),
+            "--only" => options.only = Some(value()?),
+            "--output" => options.output = value()?,
+            "--minutes" => options.minutes = number(&value()?, 600)?,
+            "--pairs" => options.pairs = number(&value()?, 1000)?,
+            "--seconds" => {
+                let text = value()?;
+                let seconds = text
+                    .parse()
+                    .ok()
+                    .filter(|seconds| (0.1..=60.0).contains(seconds));
+                options.seconds = seconds
+                    .ok_or_else(|| Failure::new(format!("--seconds {text} is not 0.1 to 60")))?;
+            }
+            _ => return Err(Failure::new(format!("unexpected '{word}'\n{USAGE}"))),
+        }
+    }
+    Ok(Some(options))
+}
+
+/// A number from 1 to `max`.
+fn number<T: std::str::FromStr + PartialOrd + From<u8> + std::fmt::Display>(
+    text: &str,
+    max: T,
+) -> Outcome<T> {
+    text.parse()
+        .ok()
+        .filter(|number| *number >= T::from(1) && *number <= max)
+        .ok_or_else(|| Failure::new(format!("'{text}' is not a number from 1 to {max}")))
+}
+
+fn goals() -> Outcome<Vec<Goal>> {
+    let path = root().join("bench/goals.txt");
+    let text =
+        fs::read_to_string(&path).map_err(|error| Failure::during("reading", &path, &error))?;
+    Goal::parse_all(&text, &[NUTCRACKER, cells::ENVOY, RELAY]).map_err(Failure::new)
+}
+
+/// Counts system calls at three depths, ours and nutcracker's; adds them to the runs and returns them by kind.
+fn system_calls(
+    options: &Options,
+    plan: &Plan,
+    peers: &Peers,
+    runs: &mut Vec<Run>,
+) -> Vec<(String, &'static str, String)> {
+    let mut kinds = Vec::new();
+    let ours = release("nutcracker");
+    let programs = [(OURS, Some(&ours)), (NUTCRACKER, peers.nutcracker.as_ref())];
+    for (cell, depth) in [
+        ("calls-1", "depth-1"),
+        ("calls-16", "depth-16"),
+        ("calls-64", "depth-64"),
+    ] {
+        for (candidate, program) in programs {
+            let Some(program) = program else { continue };
+            if options
+                .only
+                .as_ref()
+                .is_some_and(|only| !cell.contains(only))
+            {
+                continue;
+            }
+            let result = if plan.deadline.saturating_duration_since(Instant::now()) < TRACED {
+                Err("not run: the time was up".to_owned())
+            } else {
+                count_system_calls(program, depth).map_err(|failure| failure.to_string())
+            };
+            let words = result.as_ref().map_or_else(Clone::clone, |calls| {
+                let kinds = calls.per_thousand();
+                let words: Vec<String> = kinds
+                    .iter()
+                    .map(|(name, count)| format!("{name} {count:.0}"))
+                    .collect();
+                words.join(", ")
+            });
+            eprintln!("  {cell} {candidate}: {words}");
+            kinds.push((cell.to_owned(), candidate, words));
+            let result = result.map(|calls| json!({ "system_calls": calls.per_request() }));
+            runs.push(Run {
+                cell,
+                candidate,
+                pair: 0,
+                result,
+            });
+        }
+    }
+    kinds
+}
+
+/// A traced pair of runs, at worst.
+const TRACED: Duration = Duration::from_secs(15);
+
+fn write(session: &Session, folder: &Path) -> Outcome<()> {
+    let files = folder.join("benchmarks");
+    fs::create_dir_all(&files).map_err(|error| Failure::during("making", &files, &error))?;
+    let put = |path: &Path, text: &str| {
+        fs::write(path, text).map_err(|error| Failure::during("writing", path, &error))
+    };
+    for (name, svg) in &session.charts {
+        put(&files.join(name), svg)?;
+    }
+    put(
+        &files.join(format!("raw-{}.txt", session.date)),
+        &report::raw(&session.runs),
+    )?;
+    let method = fs::read_to_string(root().join("docs/benchmarks.md")).unwrap_or_default();
+    let method = method.split(RESULTS).next().unwrap_or_default();
+    let page = format!(
+        "{}\n\n{RESULTS}\n\n{}",
+        method.trim_end(),
+        report::markdown(session)
+    );
+    put(&folder.join("benchmarks.md"), &page)
+}
+
+/// What stands above it in the page is written by people.
+const RESULTS: &str = "## Results";
+
+/// The output of a small command, or a dash.
+fn said_by(program: &str, args: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(root());
+    match finish(&mut command, Duration::from_secs(10)) {
+        Ok((true, out, _)) => out.trim().to_owned(),
+        _ => "-".to_owned(),
+    }
+}
+
+/// The machine in words, as far as it says.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim()))
+        .unwrap_or("unknown CPU");
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!(
+        "{cpus} x {model}, Linux {}",
+        read("/proc/sys/kernel/osrelease").trim()
+    )
+}
+
+/// How many processes wanted a CPU in the last minute, as far as the kernel says; the build is in it.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
+}
+
+/// The kernel's default congestion control, cubic for as long as this lives if we may: BBR paces by timers even on
+/// the loopback, and its figures say more about it than about a proxy.
+#[derive(Debug)]
+struct Congestion {
+    in_force: String,
+    to_restore: Option<String>,
+}
+
+impl Congestion {
+    fn prefer_cubic() -> Self {
+        let found = fs::read_to_string(CONGESTION)
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        let is_set = found != "cubic" && fs::write(CONGESTION, "cubic").is_ok();
+        if !is_set && found != "cubic" {
+            eprintln!("warning: TCP congestion control stays {found}");
+        }
+        Self {
+            in_force: if is_set {
+                "cubic".to_owned()
+            } else {
+                found.clone()
+            },
+            to_restore: is_set.then_some(found),
+        }
+    }
+}
+
+impl Drop for Congestion {
+    fn drop(&mut self) {
+        if let Some(found) = &self.to_restore
+            && let Err(error) = fs::write(CONGESTION, found)
+        {
+            eprintln!("warning: TCP congestion control stays cubic: {error}");
+        }
+    }
+}
+
+const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_goal_of_the_repository_names_a_cell_that_is_measured() {
+        let cells = cells::cells();
+        let is_measured =
+            |name: &str| name.starts_with("calls-") || cells.iter().any(|cell| cell.id == name);
+        for goal in goals().expect("the goals can be read") {
+            assert!(is_measured(&goal.cell), "{}", goal.cell);
+            if let figures::Against::Cell(other) = &goal.against {
+                assert!(is_measured(other), "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_are_bounded() {
+        assert!(
+            parse(&["--quick", "--pairs", "2"])
+                .expect("good options")
+                .is_some()
+        );
+        assert!(parse(&["--pairs", "0"]).is_err());
+        assert!(parse(&["--seconds", "1e9"]).is_err());
+        assert!(parse(&["--nonsense"]).is_err());
+        assert!(parse(&["--help"]).expect("good options").is_none());
+    }
+}

@@ -4,6 +4,7 @@ mod bench;
 mod budgets;
 mod child;
 mod commands;
+mod sim;
 mod tools;
 
 use std::process::ExitCode;
@@ -11,21 +12,26 @@ use std::process::ExitCode;
 use tools::Failure;
 
 const USAGE: &str = "\
-usage: cargo xtask gen-commands            write the redis command table and its page
-       cargo xtask budgets [--update]      instructions and system calls per operation against bench/budgets.toml
-       cargo xtask bench [--quick] [...]   the benchmark report: docs/benchmarks.md; --help says more";
+usage: cargo xtask gen-commands          write the redis command table and its page
+       cargo xtask sim-sweep [--minutes N] [--seeds N] [--from SEED] [--threads N] [--failures N]
+                                   [--quiet]
+                                         run simulated worlds
+       cargo xtask canaries [NAME]       demand that the simulation finds each planted bug
+       cargo xtask budgets [--update]    instructions and system calls per operation against bench/budgets.toml
+       cargo xtask bench [--quick] [...] the benchmark report: docs/benchmarks.md; --help says more";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
-        ["gen-commands"] => commands::generate().map_err(|error| Failure::new(error.to_string())),
-        ["budgets"] => budgets::check(false),
-        ["budgets", "--update"] => budgets::check(true),
-        ["bench", options @ ..] => bench::bench(options),
+    let mut args = std::env::args().skip(1);
+    let verb = args.next().unwrap_or_default();
+    let result = match verb.as_str() {
+        "gen-commands" => commands::generate().map_err(|error| Failure::new(error.to_string())),
+        "sim-sweep" => sim::sweep(args).map_err(Failure::new),
+        "canaries" => sim::canaries(args.next().as_deref()).map_err(Failure::new),
+        "budgets" => budgets::budgets(args),
+        "bench" => bench::bench(&args.collect::<Vec<_>>()),
         _ => Err(Failure::new(USAGE)),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");

@@ -102,7 +102,7 @@ pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
 /// error of the server.
 pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;
 
-/// Chunks of sent bytes that one server connection keeps until its pipeline is empty: 64 KB. A
+/// Chunks of sent bytes that one server connection keeps until its pipeline is empty: 64 KB at most. A
 /// read-only request that is still there when the server closes the connection is sent once more;
 /// an older one gets the error.
 pub const KEPT_CHUNKS_MAX: usize = 4;

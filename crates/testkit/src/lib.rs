@@ -9,6 +9,8 @@
 //! | [`wire`] | a blocking raw client: these bytes out, those bytes in, a deadline |
 //! | [`harness`] | real redis and memcached servers and the proxy's binary on private sockets |
 //! | [`rng`] | reproducible random numbers |
+//! | [`hand`] | an engine driven by hand, in virtual time |
+//! | [`sim`] | an engine in a simulated world full of faults, and the oracles that watch it |
 //!
 //! The model and the wire use no parser of the core crate: its agreement with itself would prove
 //! nothing. Everything here panics when something is wrong, because that is how a test fails.
@@ -19,5 +21,6 @@ pub mod hand;
 pub mod harness;
 pub mod model;
 pub mod rng;
+pub mod sim;
 pub mod transcripts;
 pub mod wire;

@@ -70,6 +70,8 @@ impl Engine {
             return false;
         };
         let server = conn.server;
+        #[cfg(canary = "deadline_reused")]
+        let queued_until = Micros(self.shared.now.0.saturating_sub(1));
         let reply = self.failure_reply(server, Closed::TimedOut);
         let mut is_over = false;
         let mut at = 0;

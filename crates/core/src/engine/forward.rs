@@ -267,6 +267,8 @@ impl Engine {
         if self.plan_fragments(id, work).is_err() {
             return Err(Stalled(frame));
         }
+        #[cfg(canary = "merge_order_reversed")]
+        work.order.reverse();
         let client = self
             .clients
             .slab
@@ -530,7 +532,10 @@ impl Upstream {
             return Err(Stalled(frame));
         }
         frame.append_to(&mut conn.out, &mut shared.chunks);
-        let origin = (!request.noreply).then(|| Origin::Whole {
+        let is_owed = !request.noreply;
+        #[cfg(canary = "noreply_owed")]
+        let is_owed = true;
+        let origin = is_owed.then(|| Origin::Whole {
             client: id,
             seq: client.push(Pending::Waiting),
         });

@@ -21,7 +21,7 @@ impl Kept {
     /// Keeps a chunk whose last byte is at `end - 1`. A large buffer is not worth it: it holds a
     /// value, and a request with a value is no reading one.
     pub(crate) fn push(&mut self, end: u64, chunk: Vec<u8>, pool: &mut ChunkPool) {
-        if chunk.capacity() != SEND_CHUNK_LEN {
+        if chunk.capacity() > SEND_CHUNK_LEN {
             pool.give(chunk);
             return;
         }
@@ -66,12 +66,13 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::ChunkSize;
 
     #[test]
     fn what_lies_behind_a_gap_or_beyond_the_limit_is_forgotten() {
         let (mut kept, mut pool) = (Kept::default(), ChunkPool::default());
         let mut push = |kept: &mut Kept, end: u64, text: &[u8]| {
-            let mut chunk = pool.take();
+            let mut chunk = pool.take(ChunkSize::Small);
             chunk.extend_from_slice(text);
             kept.push(end, chunk, &mut pool);
         };

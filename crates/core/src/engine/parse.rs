@@ -231,6 +231,7 @@ impl Engine {
                 client.recv.clear();
                 client.phase = Phase::Closing { eof: true };
             } else if mem::take(&mut client.read_refused) {
+                #[cfg(not(canary = "resume_read_lost"))]
                 self.shared
                     .outbox
                     .urgent

@@ -118,6 +118,8 @@ impl Reader<'_> {
                 return outcome;
             };
             let origin = slot.origin;
+            #[cfg(canary = "pipeline_off_by_one")]
+            let origin = self.conn.pipeline.get(1).map_or(origin, |slot| slot.origin);
             match self.conn.parser.step(rest) {
                 ResponseStep::Done(len) => {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
@@ -147,6 +149,11 @@ impl Reader<'_> {
         if self.conn.pipeline.is_empty() {
             self.conn.rest(&mut shared.chunks);
         }
+        #[cfg(canary = "discarded_reply_given_on")]
+        let origin = match self.conn.pipeline.front() {
+            Some(next) if origin == Origin::Discarded => next.origin,
+            _ => origin,
+        };
         match origin {
             Origin::Auth | Origin::Select | Origin::Probe => {
                 self.finish_handshake(origin, bytes, outcome);

@@ -334,6 +334,9 @@ impl ServerConn {
             return None;
         }
         let oldest = self.pipeline.front()?.queued_at;
+        #[cfg(canary = "silence_misjudged")]
+        return Some(oldest + timeout + timeout);
+        #[cfg(not(canary = "silence_misjudged"))]
         Some((oldest + timeout + timeout).max(self.last_recv + timeout))
     }
 
@@ -497,6 +500,8 @@ impl ServerConn {
                 let from = usize::try_from(slot.start() - base).expect("queued bytes fit memory");
                 kept.extend_from_slice(&unsent[copied..from]);
                 copied = from + to_usize(slot.len);
+                #[cfg(canary = "withdrawn_bytes_leave")]
+                kept.extend_from_slice(&unsent[from..copied]);
                 removed += u64::from(slot.len);
                 self.counters.in_queue.sub(1);
                 self.counters.in_queue_bytes.sub(u64::from(slot.len));

@@ -106,6 +106,7 @@ impl Upstream {
         }
         let conn = self.choose_among(pool, server, shared)?;
         if bound.is_none_or(|binding| binding.conn != conn) {
+            #[cfg(not(canary = "binding_forgotten"))]
             client.bind(server, conn);
         }
         Some(conn)

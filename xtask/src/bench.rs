@@ -49,9 +49,10 @@ struct Options {
 }
 
 /// Measures and writes the report.
-pub(crate) fn bench(words: &[&str]) -> Outcome<()> {
+pub(crate) fn bench(words: &[String]) -> Outcome<()> {
     let begun = Instant::now();
-    let Some(options) = parse(words)? else {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let Some(options) = parse(&words)? else {
         println!("{USAGE}");
         return Ok(());
     };

@@ -29,8 +29,18 @@ pub(crate) struct Budgets {
     pub(crate) system_calls: BTreeMap<String, f64>,
 }
 
+/// The verb: checks, or with `--update` writes down.
+pub(crate) fn budgets(args: impl Iterator<Item = String>) -> Outcome<()> {
+    let words: Vec<String> = args.collect();
+    match words.as_slice() {
+        [] => check(false),
+        [option] if option == "--update" => check(true),
+        _ => Err(Failure::new("usage: cargo xtask budgets [--update]")),
+    }
+}
+
 /// Checks every budget, or with `update` writes the instruction counts down.
-pub(crate) fn check(update: bool) -> Outcome<()> {
+fn check(update: bool) -> Outcome<()> {
     let path = root().join(FILE);
     let budgets = Budgets::read(&path)?;
     build_release()?;

@@ -287,10 +287,14 @@ impl World {
 
     fn judge_reply(&mut self, at: usize, expect: &Expect, reply: &[u8]) {
         let client = &self.clients[at];
-        let is_uncertain = client.is_uncertain(expect) || self.pools[client.pool].is_uncertain;
+        let is_uncertain = || {
+            client.is_uncertain(expect)
+                || self.pools[client.pool].is_uncertain
+                || self.may_be_repeated(at, expect)
+        };
         let is_right = client.is_models(expect, reply)
             || matches!(expect.shape, Shape::Refused) && client.is_plausible(expect, reply)
-            || is_uncertain && client.is_plausible(expect, reply);
+            || is_uncertain() && client.is_plausible(expect, reply);
         if is_right {
             let is_done = expect
                 .writes

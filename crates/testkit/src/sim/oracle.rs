@@ -123,6 +123,14 @@ impl World {
             .map(|&(_, excuse)| excuse)
     }
 
+    /// Whether a read may have been sent a second time: writes that its client sent later may then
+    /// have been executed before it.
+    pub(super) fn may_be_repeated(&self, at: usize, expect: &Expect) -> bool {
+        let is_read = expect.writes.is_empty() && !expect.keys.is_empty();
+        let is_loss = |excuse| matches!(excuse, Excuse::Lost(_) | Excuse::Lied);
+        !self.is_strict && is_read && self.excuses_of(at, expect).any(is_loss)
+    }
+
     /// Whether a success may have been a server's lie.
     pub(super) fn was_lied_to(&self, at: usize, expect: &Expect) -> bool {
         !self.is_strict
@@ -162,10 +170,12 @@ impl World {
         let pool = &self.plan.config.pools[self.servers[server].pool];
         let has_handshake = pool.redis_auth.is_some() || pool.redis_db > 0;
         // An attempt goes with its oldest request, which may have been moved to it.
-        let may_hurry = !self.plan.calm && (was_connecting || has_handshake);
+        // A question to an ejected server is given up when it is time for the next.
+        let may_hurry = !self.plan.calm && (was_connecting || has_handshake || conn.is_probe);
         let is_silent = pool
             .timeout
-            .is_some_and(|timeout| may_hurry || self.now >= link.last_arrival + timeout.0);
+            .is_some_and(|timeout| may_hurry || self.now >= link.last_arrival + timeout.0)
+            || conn.is_probe;
         assert!(
             lied || is_silent,
             "link {} to server {server} is closed for nothing",
@@ -183,7 +193,7 @@ impl World {
     pub(super) fn notice(&mut self, notice: Notice) {
         self.tell(|| format!("{notice:?}"));
         match notice {
-            Notice::ClientOutputLimit(id) => {
+            Notice::ClientOutputLimit(id) | Notice::ClientReplyBroken(id) => {
                 if let Some(link) = self.link_of(ConnId::Client(id))
                     && let Peer::Client(client) = self.links[link].peer
                 {
@@ -204,6 +214,7 @@ impl World {
             Notice::Ejected(server) => {
                 assert!(!self.plan.calm, "{notice:?} in a calm world");
                 let pool = self.servers[server.index()].pool;
+                self.servers[server.index()].is_ejected = true;
                 assert!(
                     self.plan.config.pools[pool].auto_eject_hosts,
                     "{notice:?} in a pool that never ejects"
@@ -211,6 +222,7 @@ impl World {
                 self.pools[pool].was_ejected = true;
                 self.pools[pool].is_uncertain = true;
             }
+            Notice::Restored(server) => self.servers[server.index()].is_ejected = false,
             _ => assert!(!self.plan.calm, "{notice:?} in a calm world"),
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct ServerState {
     store: Store,
     password: Option<Box<[u8]>>,
     db: u32,
+    /// The engine said that it took the server off the ring, and has not put it back.
+    pub(super) is_ejected: bool,
     /// With the step at which it happened.
     pub(super) excuses: Vec<(u64, Excuse)>,
     /// Client requests received whole, and their bytes.
@@ -61,6 +63,8 @@ pub(super) struct ServerConn {
     inbox: Vec<u8>,
     /// AUTH and SELECT have come, where they must.
     handshakes: usize,
+    /// Opened to ask an ejected server whether it is well.
+    pub(super) is_probe: bool,
     /// Something was said here that was no true answer.
     pub(super) lied: bool,
     /// Nothing true is said here any more.
@@ -87,6 +91,7 @@ impl ServerState {
                     },
                     password: pool.redis_auth.clone(),
                     db: pool.redis_db,
+                    is_ejected: false,
                     excuses: Vec::new(),
                     requests: 0,
                     request_bytes: 0,
@@ -97,9 +102,10 @@ impl ServerState {
 }
 
 impl ServerConn {
-    pub(super) const fn new(server: usize) -> Self {
+    pub(super) const fn new(server: usize, is_probe: bool) -> Self {
         Self {
             server,
+            is_probe,
             link: 0,
             inbox: Vec::new(),
             handshakes: 0,

@@ -345,7 +345,8 @@ impl World {
 
     /// The engine wants a connection to a server.
     fn connect(&mut self, id: ServerConnId, server: ServerIdx) {
-        self.conns.push(ServerConn::new(server.index()));
+        let is_probe = self.servers[server.index()].is_ejected;
+        self.conns.push(ServerConn::new(server.index(), is_probe));
         let conn = self.conns.len() - 1;
         let link = self.new_link(id.into(), Peer::Server(conn), LinkPhase::Connecting);
         self.conns[conn].link = link;

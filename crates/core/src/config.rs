@@ -45,6 +45,10 @@ pub struct PoolConfig {
     pub preconnect: bool,
     /// `auto_eject_hosts:`
     pub auto_eject_hosts: bool,
+    /// `auto_eject_policy:`
+    pub auto_eject_policy: EjectPolicy,
+    /// `client_idle_timeout:`; `None` lets clients be idle for ever.
+    pub client_idle_timeout: Option<Span>,
     /// `server_connections:`, at least 1.
     pub server_connections: u32,
     /// `server_retry_timeout:`
@@ -74,6 +78,18 @@ configured_word! {
     }
 }
 
+configured_word! {
+    /// What becomes of the keys of an ejected server.
+    pub enum EjectPolicy {
+        /// The other servers get them (default).
+        Rehash = "rehash",
+        /// Their requests get an error at once.
+        Fail = "fail",
+        /// As `Fail`, but plain reads are answered as if the key were not there.
+        Miss = "miss",
+    }
+}
+
 /// One server of a pool.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -99,6 +115,8 @@ impl PoolConfig {
             redis_db: 0,
             preconnect: false,
             auto_eject_hosts: false,
+            auto_eject_policy: EjectPolicy::Rehash,
+            client_idle_timeout: None,
             server_connections: 1,
             server_retry_timeout: Span::from_millis(30_000),
             server_failure_limit: 2,

@@ -1,6 +1,8 @@
 //! Every bound of the proxy, with its reason and its outcome. Bounds that an operator may set are
 //! directives; their defaults stand here too.
 
+use crate::time::Span;
+
 /// Scratch bytes per worker into which every socket is read. Large enough that a deep pipeline is
 /// one read, small enough to stay in the second-level cache.
 pub const SCRATCH_LEN: usize = 64 * 1024;
@@ -10,15 +12,22 @@ pub const SCRATCH_LEN: usize = 64 * 1024;
 /// times.
 pub const SCRATCH_TAIL_MAX: usize = 8 * 1024;
 
-/// Bytes of one chunk of a send queue: small messages are copied together into chunks.
+/// Bytes of the chunk that a send queue begins with: small messages are copied together into chunks,
+/// and many clients that are owed a little must not hold much.
+pub const SEND_SMALL_CHUNK_LEN: usize = 4 * 1024;
+
+/// Bytes of the chunks that a longer send queue goes on with.
 pub const SEND_CHUNK_LEN: usize = 16 * 1024;
 
 /// A message at least this long becomes a segment of its own instead of being copied, when its
 /// buffer can be moved.
 pub const SEND_MOVE_MIN: usize = 8 * 1024;
 
+/// Free small chunks one engine keeps for reuse; more are given back to the allocator at once.
+pub const FREE_SMALL_CHUNKS_MAX: usize = 128;
+
 /// Free chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_CHUNKS_MAX: usize = 64;
+pub const FREE_CHUNKS_MAX: usize = 32;
 
 /// Bytes of one large chunk: holds a value of 64 KB with its command, the commonest size of a large
 /// one, and is what longer messages are cut into.
@@ -38,6 +47,12 @@ pub const FREE_SPLITS_MAX: usize = 64;
 pub const FREE_FRAGMENTS_MAX: usize = 16;
 /// See [`FREE_SPLITS_MAX`].
 pub const FREE_FRAGMENT_LEN_MAX: usize = 4 * 1024;
+
+/// Free order queues one engine keeps for clients that are owed nothing at the moment, with at most
+/// [`FREE_ORDER_LEN_MAX`] entries each; the rest goes to the allocator.
+pub const FREE_ORDERS_MAX: usize = 128;
+/// See [`FREE_ORDERS_MAX`].
+pub const FREE_ORDER_LEN_MAX: usize = 256;
 
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = 4096;
@@ -87,15 +102,36 @@ pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
 /// error of the server.
 pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;
 
+/// Chunks of sent bytes that one server connection keeps until its pipeline is empty: 64 KB at most. A
+/// read-only request that is still there when the server closes the connection is sent once more;
+/// an older one gets the error.
+pub const KEPT_CHUNKS_MAX: usize = 4;
+
+/// Attempts in a row to connect to a server that may fail before the next one has to wait, so that
+/// a server that restarts is used at once.
+pub const RECONNECT_FREE_MAX: u32 = 8;
+
+/// Shortest wait before the next attempt; it doubles with each failure. Meanwhile requests get the
+/// last failure's words at once.
+pub const RECONNECT_WAIT_MIN: Span = Span::from_millis(10);
+
+/// Longest wait before the next attempt, give or take a quarter: short, because nobody is told when
+/// the server is back.
+pub const RECONNECT_WAIT_MAX: Span = Span::from_millis(250);
+
+/// Least time between two probes of an ejected server, for a `server_retry_timeout` of nothing.
+pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);
+
 /// Slices that one call of `send_slices` fills at most: the kernel's `IOV_MAX` is 1024, and more
 /// than this gains nothing.
-pub const SEND_SLICES_MAX: usize = 64;
+pub const SEND_SLICES_MAX: usize = 16;
 
 /// Reads of one connection in one tick before others get their turn.
 pub const READS_PER_TICK: usize = 4;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
+const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_LARGE_CHUNK_LEN >= SCRATCH_LEN + SCRATCH_TAIL_MAX);
 const _: () = assert!(MEMCACHE_LINE_LEN_MAX < SCRATCH_TAIL_MAX);
 const _: () = assert!(CLIENT_OUTPUT_SOFT < CLIENT_OUTPUT_LIMIT_DEFAULT);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
+use twemproxy_core::engine::{Mail, Report};
 use twemproxy_core::ids::{PoolIdx, ServerConnId, ServerIdx};
 
 use crate::net::poller::Waker;
@@ -31,6 +32,8 @@ pub(crate) enum ToWorker {
         /// All addresses of the name, in the system's order.
         addresses: io::Result<Vec<SocketAddr>>,
     },
+    /// From the supervisor, which owns the servers' health if there are several workers.
+    Health(Mail),
     /// From the supervisor: finish what is in flight, then end.
     Drain,
 }
@@ -51,6 +54,8 @@ pub(crate) struct Lookup {
 pub(crate) enum ToSupervisor {
     /// From the signal thread.
     Signal(i32),
+    /// From a worker, if there are several.
+    Health(Report),
     /// From a worker that has drained.
     WorkerDone,
 }

@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod daemon;
 mod dial;
+mod health;
 mod limits;
 mod log;
 mod mail;

@@ -31,6 +31,10 @@ pub(crate) enum Kind {
     ServerTimedOut,
     /// A client sent what is no request.
     ClientInvalid,
+    /// A client was idle for too long.
+    ClientIdle,
+    /// A reply failed half-way to its client.
+    ClientReplyBroken,
     /// A client did not read its replies.
     ClientOutputLimit,
     /// A listener could not accept.
@@ -49,6 +53,8 @@ const KINDS: &[(Kind, Level, &str)] = &[
     (Kind::ServerInvalid, Level::Notice, "invalid responses"),
     (Kind::ServerTimedOut, Level::Notice, "server time-outs"),
     (Kind::ClientInvalid, Level::Notice, "invalid requests"),
+    (Kind::ClientIdle, Level::Info, "idle clients"),
+    (Kind::ClientReplyBroken, Level::Notice, "broken replies"),
     (
         Kind::ClientOutputLimit,
         Level::Warning,
@@ -123,6 +129,16 @@ impl Notices {
             Notice::ClientInvalid(client) => {
                 if self.admits(Kind::ClientInvalid, now) {
                     log!(Level::Notice, "{} sent an invalid request", peer(client));
+                }
+            }
+            Notice::ClientIdle(client) => {
+                if self.admits(Kind::ClientIdle, now) {
+                    log!(Level::Info, "{} was idle for too long", peer(client));
+                }
+            }
+            Notice::ClientReplyBroken(client) => {
+                if self.admits(Kind::ClientReplyBroken, now) {
+                    log!(Level::Notice, "a reply to {} broke off", peer(client));
                 }
             }
             Notice::ClientOutputLimit(client) => {

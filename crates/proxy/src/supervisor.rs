@@ -3,7 +3,7 @@
 //! ```text
 //!             signals ──► supervisor (main) ──drain──► worker 0..n   engine, poller, sockets
 //!                            │      ▲                   ▲     │
-//!                            │ stop └─────── done ──────┼─────┤ names
+//!                            │ stop └─ done, health ────┼─────┤ names
 //!                            ▼                          │     ▼
 //!                         acceptor ───── clients ───────┤  resolver
 //!                         listeners                     └──addresses
@@ -39,6 +39,7 @@ use crate::clock::Clock;
 use crate::config::{self, ConfigError, ProxyConfig};
 use crate::daemon::{self, Detached, PidFile, PidFileError, Report};
 use crate::dial::{Dialer, Endpoint, endpoints};
+use crate::health::Health;
 use crate::log::{self, Level, Output, log};
 use crate::mail::{ClientCount, Lookup, ToSupervisor, ToWorker, WorkerAddress};
 use crate::net::errno;
@@ -151,6 +152,7 @@ fn abort_on_panic() {
 struct Proxy {
     inbox: Receiver<ToSupervisor>,
     workers: Vec<WorkerAddress>,
+    health: Health,
     acceptor: Stoppable,
     /// The statistics port answers until the end; its file goes with the proxy.
     _stats_file: Option<SocketFile>,
@@ -204,6 +206,7 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
             thread,
         }
     };
+    let health = Health::new(&core, crew.addresses.clone(), clock);
     let source = StatsSource {
         config: core,
         counters: crew.counters,
@@ -216,6 +219,7 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
     Ok(Proxy {
         inbox,
         workers: crew.addresses,
+        health,
         acceptor,
         _stats_file: stats_file,
     })
@@ -246,6 +250,9 @@ impl Crew {
             let dialer = Dialer::new(Arc::clone(&endpoints), resolver.clone(), index);
             let mut engine = Engine::new(Arc::clone(core), seed());
             engine.number_clients(widen(index) + 1, widen(count));
+            if count > 1 {
+                engine.share_health();
+            }
             workers.push(crew.hire(engine, dialer, clock)?);
         }
         crew.start_resolver(endpoints, questions)?;
@@ -289,8 +296,8 @@ impl Crew {
 
 impl Proxy {
     /// Handles signals until one says to end, then drains, for `drain_timeout` at most.
-    fn supervise(self, drain_timeout: Duration) {
-        while let Ok(mail) = self.inbox.recv() {
+    fn supervise(mut self, drain_timeout: Duration) {
+        while let Some(mail) = self.health.next_mail(&self.inbox) {
             if let ToSupervisor::Signal(number) = mail
                 && signals::handle(number)
             {
@@ -314,6 +321,8 @@ fn await_drain(inbox: &Receiver<ToSupervisor>, workers: usize, drain_timeout: Du
         let left = deadline.saturating_duration_since(Instant::now());
         match inbox.recv_timeout(left) {
             Ok(ToSupervisor::WorkerDone) => busy -= 1,
+            // Whoever is left lives for seconds: no server is ejected any more.
+            Ok(ToSupervisor::Health(_)) => {}
             Ok(ToSupervisor::Signal(number)) => {
                 if signals::handle(number) {
                     return;

@@ -119,6 +119,10 @@ impl Worker {
         self.engine.start(now);
         self.perform_actions(now);
         while !self.engine.is_drained() {
+            while let Some(report) = self.engine.poll_mail() {
+                // A supervisor that ends needs no reports.
+                let _ = supervisor.send(ToSupervisor::Health(report));
+            }
             let timeout = sleep_until(self.next_deadline(now), now);
             self.poller.wait(&mut events, timeout);
             now = self.clock.now();
@@ -213,6 +217,7 @@ impl Worker {
             match mail {
                 ToWorker::Accepted { pool, stream } => self.accept(pool, stream, now),
                 ToWorker::Resolved { conn, addresses } => self.resolved(conn, addresses, now),
+                ToWorker::Health(mail) => self.engine.handle_mail(mail, now),
                 ToWorker::Drain => self.drain_asked = true,
             }
         }

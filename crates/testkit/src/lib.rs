@@ -13,6 +13,8 @@
 //! | [`harness`] | real redis and memcached servers and the proxy's binary on private sockets |
 //! | [`relay`] | a bad network between two processes |
 //! | [`rng`] | reproducible random numbers |
+//! | [`hand`] | an engine driven by hand, in virtual time |
+//! | [`sim`] | an engine in a simulated world full of faults, and the oracles that watch it |
 //!
 //! The model and the wire use no parser of the core crate: its agreement with itself would prove
 //! nothing. Everything here panics when something is wrong, because that is how a test fails.
@@ -27,5 +29,6 @@ pub mod harness;
 pub mod model;
 pub mod relay;
 pub mod rng;
+pub mod sim;
 pub mod transcripts;
 pub mod wire;

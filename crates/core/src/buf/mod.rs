@@ -16,4 +16,4 @@ mod recv;
 mod send;
 
 pub use recv::RecvBuf;
-pub use send::{ChunkPool, SendQueue};
+pub use send::{ChunkPool, ChunkSize, SendQueue};

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::ChunkPool;
+use super::{ChunkPool, ChunkSize};
 use crate::limits::{SCRATCH_LEN, SCRATCH_TAIL_MAX, SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN};
 
 /// Bytes that were read but are not yet a whole frame.
@@ -98,7 +98,7 @@ impl RecvBuf {
         let expects_large = (SEND_CHUNK_LEN..=SEND_LARGE_CHUNK_LEN).contains(&self.need)
             && rest.len() <= SEND_LARGE_CHUNK_LEN;
         if expects_large && self.bytes.capacity() < self.need {
-            self.bytes = pool.take_large();
+            self.bytes = pool.take(ChunkSize::Large);
         }
         self.bytes.clear();
         self.bytes.extend_from_slice(rest);

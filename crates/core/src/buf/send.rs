@@ -5,47 +5,66 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::limits::{
-    FREE_CHUNKS_MAX, FREE_LARGE_CHUNKS_MAX, SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN, SEND_MOVE_MIN,
+    FREE_CHUNKS_MAX, FREE_LARGE_CHUNKS_MAX, FREE_SMALL_CHUNKS_MAX, SEND_CHUNK_LEN,
+    SEND_LARGE_CHUNK_LEN, SEND_MOVE_MIN, SEND_SMALL_CHUNK_LEN,
 };
 use crate::num::to_u64;
 
-/// Free memory for both kinds of buffers, kept for reuse up to [`FREE_CHUNKS_MAX`] chunks and
-/// [`FREE_LARGE_CHUNKS_MAX`] large ones.
+/// Free memory for both kinds of buffers, kept for reuse: a bounded number of chunks of each
+/// [`ChunkSize`].
 #[derive(Debug, Default)]
 pub struct ChunkPool {
-    free: Vec<Vec<u8>>,
-    free_large: Vec<Vec<u8>>,
+    free: [Vec<Vec<u8>>; CLASSES.len()],
+}
+
+/// The capacity of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChunkSize {
+    /// [`SEND_SMALL_CHUNK_LEN`]
+    Small,
+    /// [`SEND_CHUNK_LEN`]
+    Medium,
+    /// [`SEND_LARGE_CHUNK_LEN`]
+    Large,
+}
+
+/// Capacity, and how many free ones are kept, in the order of [`ChunkSize`].
+const CLASSES: [(usize, usize); 3] = [
+    (SEND_SMALL_CHUNK_LEN, FREE_SMALL_CHUNKS_MAX),
+    (SEND_CHUNK_LEN, FREE_CHUNKS_MAX),
+    (SEND_LARGE_CHUNK_LEN, FREE_LARGE_CHUNKS_MAX),
+];
+
+impl ChunkSize {
+    #[inline]
+    const fn class(self) -> usize {
+        match self {
+            Self::Small => 0,
+            Self::Medium => 1,
+            Self::Large => 2,
+        }
+    }
 }
 
 impl ChunkPool {
-    /// An empty chunk of [`SEND_CHUNK_LEN`] capacity.
+    /// An empty chunk.
     #[inline]
     #[must_use]
-    pub fn take(&mut self) -> Vec<u8> {
-        self.free
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(SEND_CHUNK_LEN))
-    }
-
-    /// An empty chunk of [`SEND_LARGE_CHUNK_LEN`] capacity.
-    #[must_use]
-    pub fn take_large(&mut self) -> Vec<u8> {
-        self.free_large
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(SEND_LARGE_CHUNK_LEN))
+    pub fn take(&mut self, size: ChunkSize) -> Vec<u8> {
+        let class = size.class();
+        let new = || Vec::with_capacity(CLASSES[class].0);
+        self.free[class].pop().unwrap_or_else(new)
     }
 
     /// Gives a chunk back; anything of another size goes to the allocator.
     #[inline]
     pub fn give(&mut self, mut chunk: Vec<u8>) {
-        let (free, max) = match chunk.capacity() {
-            SEND_CHUNK_LEN => (&mut self.free, FREE_CHUNKS_MAX),
-            SEND_LARGE_CHUNK_LEN => (&mut self.free_large, FREE_LARGE_CHUNKS_MAX),
-            _ => return,
-        };
-        if free.len() < max {
+        let capacity = chunk.capacity();
+        let class = CLASSES.iter().position(|&(len, _)| len == capacity);
+        let Some(class) = class else { return };
+        if self.free[class].len() < CLASSES[class].1 {
             chunk.clear();
-            free.push(chunk);
+            self.free[class].push(chunk);
         }
     }
 }
@@ -101,11 +120,14 @@ impl SendQueue {
         let (fits, mut bytes) = bytes.split_at(last.capacity() - last.len());
         last.extend_from_slice(fits);
         while !bytes.is_empty() {
-            let mut segment = if bytes.len() > SEND_CHUNK_LEN {
-                pool.take_large()
+            let size = if bytes.len() > SEND_CHUNK_LEN {
+                ChunkSize::Large
+            } else if self.first.is_empty() && bytes.len() <= SEND_SMALL_CHUNK_LEN {
+                ChunkSize::Small
             } else {
-                pool.take()
+                ChunkSize::Medium
             };
+            let mut segment = pool.take(size);
             let (now, later) = bytes.split_at(bytes.len().min(segment.capacity()));
             segment.extend_from_slice(now);
             self.push_segment(segment);
@@ -155,6 +177,11 @@ impl SendQueue {
 
     /// The first `len` bytes were sent.
     pub fn commit(&mut self, len: usize, pool: &mut ChunkPool) {
+        self.commit_with(len, |segment| pool.give(segment));
+    }
+
+    /// The first `len` bytes were sent; `done` gets each segment of which all bytes were.
+    pub fn commit_with(&mut self, len: usize, mut done: impl FnMut(Vec<u8>)) {
         self.len = self
             .len
             .checked_sub(to_u64(len))
@@ -169,11 +196,17 @@ impl SendQueue {
             left -= unsent;
             self.start = 0;
             let next = self.rest.pop_front().unwrap_or_default();
-            pool.give(mem::replace(&mut self.first, next));
+            done(mem::replace(&mut self.first, next));
             if self.first.is_empty() {
                 return;
             }
         }
+    }
+
+    /// Bytes just before the unsent ones that were sent and are still here.
+    #[must_use]
+    pub fn sent_prefix(&self) -> &[u8] {
+        &self.first[..self.start]
     }
 
     /// Everything unsent as one buffer, leaving the queue empty.
@@ -231,7 +264,7 @@ mod tests {
         queue.commit(2, &mut pool);
         queue.check_invariants();
         assert!(queue.is_empty());
-        assert_eq!(pool.free.len(), 1);
+        assert_eq!(pool.free[ChunkSize::Small.class()].len(), 1);
     }
 
     #[test]
@@ -276,17 +309,13 @@ mod tests {
     #[test]
     fn free_chunks_are_bounded() {
         let mut pool = ChunkPool::default();
-        let chunks: Vec<_> = (0..FREE_CHUNKS_MAX + 5).map(|_| pool.take()).collect();
-        for chunk in chunks {
-            pool.give(chunk);
+        for size in [ChunkSize::Small, ChunkSize::Medium, ChunkSize::Large] {
+            let max = CLASSES[size.class()].1;
+            let chunks: Vec<_> = (0..max + 5).map(|_| pool.take(size)).collect();
+            for chunk in chunks {
+                pool.give(chunk);
+            }
+            assert_eq!(pool.free[size.class()].len(), max);
         }
-        assert_eq!(pool.free.len(), FREE_CHUNKS_MAX);
-        let chunks: Vec<_> = (0..FREE_LARGE_CHUNKS_MAX + 5)
-            .map(|_| pool.take_large())
-            .collect();
-        for chunk in chunks {
-            pool.give(chunk);
-        }
-        assert_eq!(pool.free_large.len(), FREE_LARGE_CHUNKS_MAX);
     }
 }

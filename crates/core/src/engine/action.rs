@@ -50,8 +50,21 @@ pub enum Notice {
     ServerRefusedHandshake(ServerIdx),
     /// A client sent something that is no request.
     ClientInvalid(ClientId),
+    /// A client was closed because it was idle for too long.
+    ClientIdle(ClientId),
+    /// A client was closed because a reply that it was given a part of has failed.
+    ClientReplyBroken(ClientId),
     /// A client did not read its replies, or its bytes came when memory was used up.
     ClientOutputLimit(ClientId),
+}
+
+/// Why a client is closed while it is owed something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Doom {
+    /// It reached a hard limit.
+    Limit,
+    /// A reply that it was given a part of has failed.
+    BrokenReply,
 }
 
 /// Actions that wait for [`super::Engine::poll_action`].
@@ -65,8 +78,8 @@ pub(crate) struct Outbox {
     pub(crate) dirty_clients: VecDeque<ClientId>,
     /// Clients whose parsing goes on; each at most once.
     pub(crate) resume: VecDeque<ClientId>,
-    /// Clients that reached a hard limit and will be closed.
-    pub(crate) doomed: Vec<ClientId>,
+    /// Clients that will be closed at once, whatever they are owed.
+    pub(crate) doomed: Vec<(ClientId, Doom)>,
     /// So much waits on one connection that it should not wait for the end of the tick.
     pub(crate) is_urgent: bool,
 }

@@ -11,13 +11,14 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::split::SplitId;
-use crate::buf::{ChunkPool, RecvBuf, SendQueue};
+use crate::buf::{ChunkPool, ChunkSize, RecvBuf, SendQueue};
 use crate::config::PoolConfig;
-use crate::ids::{PoolIdx, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, SEND_MOVE_MIN};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
 use crate::proto::{RequestLimits, RequestParser};
+use crate::time::Micros;
 
 /// What has become of one request.
 #[derive(Debug)]
@@ -59,8 +60,18 @@ pub(crate) enum Pause {
     Memory,
 }
 
+/// The connection of one server that a client keeps to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    pub(crate) server: ServerIdx,
+    pub(crate) conn: ServerConnId,
+    /// Where its last noreply request ended in that connection's stream.
+    pub(crate) noreply_end: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Client {
+    pub(crate) id: ClientId,
     pub(crate) pool: PoolIdx,
     pub(crate) phase: Phase,
     pub(crate) pause: Pause,
@@ -80,7 +91,9 @@ pub(crate) struct Client {
     pub(crate) out: SendQueue,
     pub(crate) session: Session,
     /// Which connection of each server it uses, where there are several.
-    pub(crate) bindings: Vec<(ServerIdx, ServerConnId)>,
+    bindings: Vec<Binding>,
+    /// When bytes last came from it or left for it.
+    pub(crate) last_active: Micros,
     order: VecDeque<Pending>,
     head_seq: u32,
     parked: Vec<u8>,
@@ -90,8 +103,15 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(pool: PoolIdx, config: &PoolConfig, session_id: u64) -> Self {
+    pub(crate) fn new(
+        id: ClientId,
+        pool: PoolIdx,
+        config: &PoolConfig,
+        session_id: u64,
+        now: Micros,
+    ) -> Self {
         Self {
+            id,
             pool,
             phase: Phase::Open,
             pause: Pause::No,
@@ -113,12 +133,44 @@ impl Client {
                 ..Session::default()
             },
             bindings: Vec::new(),
+            last_active: now,
             order: VecDeque::new(),
             head_seq: 0,
             parked: Vec::new(),
             parked_live: 0,
             early_len: 0,
         }
+    }
+
+    /// The connection of `server` that it keeps to; it may be gone.
+    pub(crate) fn binding(&self, server: ServerIdx) -> Option<&Binding> {
+        self.bindings.iter().find(|bound| bound.server == server)
+    }
+
+    /// Keeps to `conn` of `server` from now on.
+    pub(crate) fn bind(&mut self, server: ServerIdx, conn: ServerConnId) {
+        self.bindings.retain(|bound| bound.server != server);
+        self.bindings.push(Binding {
+            server,
+            conn,
+            noreply_end: 0,
+        });
+    }
+
+    /// A noreply request of its own ends at `end` of the stream of `server`'s connection.
+    pub(crate) fn note_noreply(&mut self, server: ServerIdx, end: u64) {
+        let bound = self
+            .bindings
+            .iter_mut()
+            .find(|bound| bound.server == server);
+        if let Some(binding) = bound {
+            binding.noreply_end = end;
+        }
+    }
+
+    /// Whether it has been idle since `since`: nothing is owed to it and it is not kept waiting.
+    pub(crate) fn is_idle_since(&self, since: Micros) -> bool {
+        self.last_active <= since && self.pause == Pause::No && self.is_settled()
     }
 
     /// Whether another request may be parsed.
@@ -200,6 +252,7 @@ impl Client {
         if self.is_head(seq) {
             self.out.append(bytes, pool);
             self.pop_head();
+            #[cfg(not(canary = "release_forgotten"))]
             if !self.order.is_empty() {
                 self.release(pool);
             }
@@ -280,7 +333,7 @@ impl Client {
             return Pending::Ready(bytes.to_vec());
         }
         if self.parked.capacity() == 0 {
-            self.parked = pool.take();
+            self.parked = pool.take(ChunkSize::Small);
         }
         let start = self.parked.len();
         self.parked.extend_from_slice(bytes);

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
+use super::action::Doom;
 use super::client::{Client, Pause, Pending};
 use super::server::Origin;
 use super::shared::Shared;
@@ -72,7 +73,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select => false,
+            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
         }
     }
 
@@ -85,7 +86,7 @@ impl Clients {
     ) -> bool {
         let id = match origin {
             Origin::Whole { client, .. } | Origin::Fragment { client, .. } => client,
-            Origin::Discarded | Origin::Auth | Origin::Select => return false,
+            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => return false,
         };
         let Some(client) = self.slab.get_mut(id) else {
             return false;
@@ -102,10 +103,10 @@ impl Clients {
                 };
                 let held = self.splits.extend(split, fragment, bytes);
                 if to_u64(held) > client.output_limit || shared.memory.is_exhausted() {
-                    shared.outbox.doomed.push(id);
+                    shared.outbox.doomed.push((id, Doom::Limit));
                 }
             }
-            Origin::Discarded | Origin::Auth | Origin::Select => {}
+            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => {}
         }
         true
     }
@@ -119,7 +120,7 @@ impl Clients {
                     return false;
                 };
                 if client.is_streaming(seq) {
-                    shared.outbox.doomed.push(id);
+                    shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;
                 }
                 shared.memory.held -= client.forget_partial(seq);
@@ -144,7 +145,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select => false,
+            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
         }
     }
 
@@ -224,7 +225,7 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
         }
     }
     if client.output_len() > client.output_limit || shared.memory.is_exhausted() {
-        shared.outbox.doomed.push(id);
+        shared.outbox.doomed.push((id, Doom::Limit));
     }
 }
 
@@ -232,6 +233,7 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
 pub(crate) fn resume_if_drained(id: ClientId, client: &mut Client, shared: &mut Shared) {
     if client.pause == Pause::Own && client.has_drained() && !client.resuming {
         client.resuming = true;
+        #[cfg(not(canary = "wakeup_lost"))]
         shared.outbox.resume.push_back(id);
     }
 }

@@ -1,38 +1,55 @@
-//! Requests that wait too long, and connections that stay silent.
+//! Requests that wait too long, connections that stay silent, and clients that stay idle.
 //!
 //! A time-out hurts only its own request: the client is answered, a request of which nothing was
 //! sent is withdrawn, the late response of any other is discarded. Only when no byte at all has come
-//! for one further time-out is the connection given up.
+//! for one further time-out is the connection given up. The server is blamed once it has had a
+//! request for a whole time-out, once per silence.
 
 use super::Engine;
 use super::action::{Action, Notice};
 use super::closed::Closed;
 use super::deadlines::Alarm;
 use super::server::{ConnPhase, Origin};
-use crate::ids::ServerConnId;
+use crate::ids::{ClientId, ServerConnId};
 use crate::time::{Micros, Span};
 
 impl Engine {
     pub(super) fn run_alarms(&mut self) {
-        while let Some(alarm) = self.shared.deadlines.pop_due(self.shared.now) {
+        while let Some((at, alarm)) = self.shared.deadlines.pop_due(self.shared.now) {
             match alarm {
-                Alarm::Conn(id) => self.check_conn(id),
-                Alarm::Restore(pool) => self.restore(pool),
+                Alarm::Conn(id) => self.check_conn(id, at),
+                Alarm::Client(id) => self.check_idle(id),
             }
         }
     }
 
-    fn check_conn(&mut self, id: ServerConnId) {
+    /// Forgets the alarms of what is gone, if there are many.
+    pub(super) fn forget_dead_alarms(&mut self) {
+        let (conns, clients) = (&self.upstream.conns, &self.clients.slab);
+        let live_count = conns.len() + clients.len();
+        self.shared
+            .deadlines
+            .forget_dead(live_count, |alarm| match alarm {
+                Alarm::Conn(id) => conns.get(id).is_some(),
+                Alarm::Client(id) => clients.get(id).is_some(),
+            });
+    }
+
+    fn check_conn(&mut self, id: ServerConnId, at: Micros) {
         let Some(conn) = self.upstream.conns.get_mut(id) else {
             return;
         };
-        conn.alarmed = false;
-        let server = conn.server;
-        let pool = &self.pools[self.upstream.servers[server.index()].pool.index()];
-        let Some(timeout) = pool.config.timeout else {
+        if conn.alarm_at != Some(at) {
+            // An earlier one was armed after this one and has seen to it.
+            return;
+        }
+        conn.alarm_at = None;
+        let pool = self.upstream.servers[conn.server.index()].pool;
+        let Some(timeout) = self.pools[pool.index()].config.timeout else {
             return;
         };
         let is_over = self.expire(id, timeout);
+        self.blame(id, timeout);
         if is_over {
             self.shared
                 .outbox
@@ -48,46 +65,43 @@ impl Engine {
     /// is to be given up.
     fn expire(&mut self, id: ServerConnId, timeout: Span) -> bool {
         let now = self.shared.now;
+        let queued_until = Micros(now.0.saturating_sub(timeout.0));
         let Some(conn) = self.upstream.conns.get_mut(id) else {
             return false;
         };
         let server = conn.server;
-        let is_due = |queued_at: Micros| queued_at + timeout <= now;
+        #[cfg(canary = "deadline_reused")]
+        let queued_until = Micros(self.shared.now.0.saturating_sub(1));
         let reply = self.failure_reply(server, Closed::TimedOut);
         let mut is_over = false;
-        let mut blame = false;
-        loop {
-            let Some(conn) = self.upstream.conns.get_mut(id) else {
-                return false;
-            };
-            let Some(&slot) = conn.pipeline.get(conn.expired) else {
+        let mut at = 0;
+        while let Some(conn) = self.upstream.conns.get_mut(id) {
+            at = at.max(conn.expired);
+            let sent = conn.sent;
+            let Some(slot) = conn.pipeline.get_mut(at) else {
                 break;
             };
-            if !is_due(slot.queued_at) {
+            let is_due = slot.queued_at <= queued_until;
+            if slot.start() >= sent || !(is_due || conn.unsorted) {
                 break;
             }
-            if !conn.has_begun(&slot) {
-                break;
+            if is_due {
+                // Without the answer to AUTH or SELECT nothing else can ever be sent.
+                is_over |= slot.is_ours();
+                let origin = core::mem::replace(&mut slot.origin, Origin::Discarded);
+                if at == conn.expired {
+                    conn.expired += 1;
+                }
+                self.fail_one(server, origin, &reply);
             }
-            conn.pipeline[conn.expired].origin = Origin::Discarded;
-            conn.expired += 1;
-            blame |= !conn.blamed;
-            conn.blamed = true;
-            // Without the answer to AUTH or SELECT nothing else can ever be sent.
-            is_over |= slot.is_ours();
-            self.fail_one(server, slot.origin, &reply);
+            at += 1;
         }
         let Some(conn) = self.upstream.conns.get_mut(id) else {
             return false;
         };
-        let at = conn.expired;
-        if conn
-            .pipeline
-            .get(at)
-            .is_some_and(|slot| is_due(slot.queued_at))
-        {
-            is_over |= conn.phase == ConnPhase::Connecting;
-            let queued_until = Micros(now.0.saturating_sub(timeout.0));
+        // An attempt that began when its requests had been waiting elsewhere may outlive them.
+        is_over |= conn.phase == ConnPhase::Connecting && conn.opened_at + timeout <= now;
+        if conn.next_deadline(timeout).is_some_and(|due| due <= now) {
             let held = conn.out.len();
             let withdrawn = conn.withdraw(at, queued_until, &mut self.shared.chunks);
             self.shared.memory.held -= held - conn.out.len();
@@ -96,16 +110,45 @@ impl Engine {
                 self.fail_one(server, slot.origin, &reply);
             }
         }
-        if blame {
-            self.upstream
-                .server_mut(server)
-                .counters
-                .server_timedout
-                .add(1);
-            self.shared.outbox.notice(Notice::ServerTimedOut(server));
-            self.note_failure(server);
-        }
         let conn = self.upstream.conns.get_mut(id);
         is_over || conn.is_some_and(|conn| conn.silent_at(timeout).is_some_and(|at| at <= now))
+    }
+
+    /// Counts a time-out of the server that has had an expired request for long enough.
+    fn blame(&mut self, id: ServerConnId, timeout: Span) {
+        let Some(conn) = self.upstream.conns.get_mut(id) else {
+            return;
+        };
+        if conn.blame_at(timeout).is_none_or(|at| at > self.shared.now) {
+            return;
+        }
+        conn.blamed = true;
+        conn.counters.server_timedout.add(1);
+        let server = conn.server;
+        let oldest_end = conn.pipeline.front().map_or(0, |slot| slot.end);
+        let is_failure = conn.count_failure(oldest_end) && !conn.is_probe;
+        self.shared.outbox.notice(Notice::ServerTimedOut(server));
+        if is_failure {
+            self.note_failure(server);
+        }
+    }
+
+    /// Closes a client that has been idle for as long as its pool allows.
+    fn check_idle(&mut self, id: ClientId) {
+        let now = self.shared.now;
+        let Some(client) = self.clients.slab.get(id) else {
+            return;
+        };
+        let Some(limit) = self.pools[client.pool.index()].config.client_idle_timeout else {
+            return;
+        };
+        if client.is_idle_since(Micros(now.0.saturating_sub(limit.0))) {
+            self.close_idle(id);
+            return;
+        }
+        // One that is busy is looked at again a whole limit later.
+        let at = (client.last_active + limit).max(now + Span(1));
+        let at = if client.is_settled() { at } else { now + limit };
+        self.shared.deadlines.arm(at, Alarm::Client(id));
     }
 }

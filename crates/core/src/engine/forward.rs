@@ -7,7 +7,7 @@ use super::Engine;
 use super::client::{Client, Pause, Pending, Phase};
 use super::closed::Closed;
 use super::pool::Pool;
-use super::server::Origin;
+use super::server::{Origin, Outgoing};
 use super::shared::Shared;
 use super::split::FragmentIdx;
 use super::upstream::Upstream;
@@ -69,7 +69,9 @@ pub(super) struct Work {
 /// One fragment to be sent.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    conn: ServerConnId,
+    server: ServerIdx,
+    /// `None` if the server is down.
+    conn: Option<ServerConnId>,
     /// Its parts: `sorted[first..first + count]`.
     first: u32,
     count: u32,
@@ -265,6 +267,8 @@ impl Engine {
         if self.plan_fragments(id, work).is_err() {
             return Err(Stalled(frame));
         }
+        #[cfg(canary = "merge_order_reversed")]
+        work.order.reverse();
         let client = self
             .clients
             .slab
@@ -282,14 +286,9 @@ impl Engine {
         };
         let seq = client.push(pending);
         for (index, plan) in work.fragments.iter().enumerate() {
-            let origin = if work.fragments.len() == 1 {
-                Origin::Whole { client: id, seq }
-            } else {
-                Origin::Fragment {
-                    client: id,
-                    seq,
-                    fragment: fragment_idx(index),
-                }
+            let origin = fragment_origin(id, seq, index, work.fragments.len());
+            let Some(conn_id) = plan.conn else {
+                continue;
             };
             let parts = &work.sorted[to_usize(plan.first)..to_usize(plan.first + plan.count)];
             let parts = parts.iter().map(|&part| work.parts[to_usize(part)]);
@@ -299,7 +298,7 @@ impl Engine {
             let conn = self
                 .upstream
                 .conns
-                .get_mut(plan.conn)
+                .get_mut(conn_id)
                 .expect("it was just chosen");
             let before = conn.out.len();
             let out = &mut conn.out;
@@ -311,9 +310,20 @@ impl Engine {
             }
             out.append(proto::fragment_end(protocol), chunks);
             let len = u32::try_from(out.len() - before).expect("a fragment is at most its request");
+            let outgoing = Outgoing {
+                origin: Some(origin),
+                len,
+                readonly: request.readonly,
+            };
             let timeout = pool.config.timeout;
             self.upstream
-                .queued(plan.conn, Some(origin), len, timeout, &mut self.shared);
+                .queued(conn_id, outgoing, timeout, &mut self.shared);
+        }
+        for (index, plan) in work.fragments.iter().enumerate() {
+            if plan.conn.is_none() {
+                let origin = fragment_origin(id, seq, index, work.fragments.len());
+                self.fail_down(plan.server, origin, request, plan.count);
+            }
         }
         Ok(())
     }
@@ -339,11 +349,16 @@ impl Engine {
             }
             let server = pool.server(position);
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
-            if self.upstream.stalls(conn, id) {
+            if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
                 client.pause = Pause::Server;
                 return Err(());
             }
-            work.fragments.push(Plan { conn, first, count });
+            work.fragments.push(Plan {
+                server,
+                conn,
+                first,
+                count,
+            });
             first += count;
         }
         work.sorted.resize(work.parts.len(), 0);
@@ -370,22 +385,37 @@ impl Engine {
             let split = self.clients.splits.open(merge, &[], pool.server_count());
             client.push(Pending::Split(split))
         });
+        let mut down = Vec::new();
         for (index, server) in pool.servers().enumerate() {
-            let conn_id = self.upstream.choose(pool, server, client, &mut self.shared);
+            let origin = seq.map(|seq| Origin::Fragment {
+                client: id,
+                seq,
+                fragment: fragment_idx(index),
+            });
+            let Some(conn_id) = self.upstream.choose(pool, server, client, &mut self.shared) else {
+                down.extend(origin.map(|origin| (server, origin)));
+                continue;
+            };
             let conn = self
                 .upstream
                 .conns
                 .get_mut(conn_id)
                 .expect("it was just chosen");
             conn.out.append(frame, &mut self.shared.chunks);
-            let origin = seq.map(|seq| Origin::Fragment {
-                client: id,
-                seq,
-                fragment: fragment_idx(index),
-            });
+            if request.noreply {
+                client.note_noreply(server, conn.stream_end());
+            }
+            let outgoing = Outgoing {
+                origin,
+                len: request.len,
+                readonly: request.readonly,
+            };
             let timeout = pool.config.timeout;
             self.upstream
-                .queued(conn_id, origin, request.len, timeout, &mut self.shared);
+                .queued(conn_id, outgoing, timeout, &mut self.shared);
+        }
+        for (server, origin) in down {
+            self.fail_down(server, origin, request, 0);
         }
     }
 
@@ -465,46 +495,14 @@ impl Engine {
         reply.clear();
         self.shared.reply = reply;
     }
-
-    /// Queues a request taken out of a connection that closed on another one of the same server.
-    pub(super) fn queue_again(&mut self, server: ServerIdx, moved: super::server::Moved) {
-        let pool = &self.pools[self.upstream.servers[server.index()].pool.index()];
-        let bound = match moved.slot.origin {
-            Origin::Whole { client, .. } | Origin::Fragment { client, .. } => {
-                self.clients.slab.get_mut(client)
-            }
-            Origin::Discarded | Origin::Auth | Origin::Select => None,
-        };
-        let conn_id = match bound {
-            Some(client) => self.upstream.choose(pool, server, client, &mut self.shared),
-            None => self.upstream.choose_among(pool, server, &mut self.shared),
-        };
-        let conn = self
-            .upstream
-            .conns
-            .get_mut(conn_id)
-            .expect("it was just chosen");
-        self.shared.memory.held += u64::from(moved.slot.len);
-        conn.out.push(moved.bytes, &mut self.shared.chunks);
-        conn.push_slot(
-            moved.slot.origin,
-            moved.slot.len,
-            moved.slot.queued_at,
-            true,
-        );
-        if let Some(timeout) = pool.config.timeout {
-            self.upstream.arm(conn_id, timeout, &mut self.shared);
-        }
-        self.upstream.touch(conn_id, &mut self.shared);
-    }
 }
 
 /// Who sends a request.
 #[derive(Debug)]
-struct Sender<'a> {
-    id: ClientId,
-    client: &'a mut Client,
-    pool: &'a Pool,
+pub(super) struct Sender<'a> {
+    pub(super) id: ClientId,
+    pub(super) client: &'a mut Client,
+    pub(super) pool: &'a Pool,
 }
 
 impl Upstream {
@@ -518,8 +516,12 @@ impl Upstream {
         request: &Request,
         shared: &mut Shared,
     ) -> Result<(), Stalled<'a>> {
+        let server = from.pool.server(owner);
+        let Some(conn_id) = self.choose(from.pool, server, from.client, shared) else {
+            self.answer_down(from, server, request, shared);
+            return Ok(());
+        };
         let Sender { id, client, pool } = from;
-        let conn_id = self.choose(pool, pool.server(owner), client, shared);
         let conn = self
             .conns
             .get_mut(conn_id)
@@ -530,11 +532,22 @@ impl Upstream {
             return Err(Stalled(frame));
         }
         frame.append_to(&mut conn.out, &mut shared.chunks);
-        let origin = (!request.noreply).then(|| Origin::Whole {
+        let is_owed = !request.noreply;
+        #[cfg(canary = "noreply_owed")]
+        let is_owed = true;
+        let origin = is_owed.then(|| Origin::Whole {
             client: id,
             seq: client.push(Pending::Waiting),
         });
-        conn.queued(origin, request.len, shared.now);
+        if request.noreply && pool.config.server_connections > 1 {
+            client.note_noreply(server, conn.stream_end());
+        }
+        let outgoing = Outgoing {
+            origin,
+            len: request.len,
+            readonly: request.readonly,
+        };
+        conn.queued(outgoing, shared.now);
         shared.outbox.is_urgent |= conn.out.len() > EARLY_FLUSH_LEN;
         shared.memory.held += u64::from(request.len);
         self.announce(conn_id, pool.config.timeout, shared);
@@ -567,6 +580,18 @@ impl FragmentOf {
             self.last = fragments.partition_point(|plan| plan.first + plan.count <= place);
         }
         fragment_idx(self.last).0
+    }
+}
+
+/// Whose the response to a request's `index`-th fragment of `count` is.
+fn fragment_origin(client: ClientId, seq: u32, index: usize, count: usize) -> Origin {
+    if count == 1 {
+        return Origin::Whole { client, seq };
+    }
+    Origin::Fragment {
+        client,
+        seq,
+        fragment: fragment_idx(index),
     }
 }
 

@@ -1,38 +1,35 @@
-//! Failures of servers: ejection from the ring and return to it (twemproxy's rules), and the end of
-//! server connections.
+//! Failures of servers: ejection from the ring and return to it, the end of server connections, and
+//! the wait between attempts to make new ones.
+//!
+//! A server is ejected by twemproxy's rules. It returns when a probe on a connection of its own is
+//! answered in health; that connection then becomes an ordinary one. Who decides is in `owner`.
 
 use alloc::vec::Vec;
 
 use super::Engine;
-use super::action::Notice;
+use super::action::{Action, Notice};
 use super::closed::Closed;
-use super::deadlines::Alarm;
-use super::server::{ConnPhase, ServerConn};
-use crate::ids::{PoolIdx, ServerConnId, ServerIdx};
-use crate::num::to_u64;
+use super::owner::{HealthOwner, Mail, Report, Topology};
+use super::rng::Rng;
+use super::server::{ConnPhase, Origin, ServerConn};
+use crate::config::EjectPolicy;
+use crate::ids::{ServerConnId, ServerIdx};
+use crate::limits::{RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN};
+use crate::num::{to_u64, to_usize};
 use crate::proto;
+use crate::time::Span;
 
 impl Engine {
-    /// A server connection is over: everything on it fails, in order, except what the kernel never
-    /// took any byte of, which moves to another connection once. `refusal` is what the server said,
-    /// to be passed on instead of our own words.
+    /// A server connection is over: everything on it fails, in order, except what moves to another
+    /// connection, once: what the kernel never took any byte of and, if the server closed it, what
+    /// changes nothing. `refusal` is what the server said, to be passed on instead of our own words.
     pub(super) fn fail_conn(&mut self, id: ServerConnId, why: Closed, refusal: Option<Vec<u8>>) {
-        let Some(mut conn) = self.upstream.conns.remove(id) else {
+        let Some(mut conn) = self.forget_conn(id) else {
             return;
         };
         let server = conn.server;
-        self.upstream
-            .server_mut(server)
-            .conns
-            .retain(|&listed| listed != id);
-        self.shared.counters.curr_connections.sub(1);
-        let was_connected = conn.phase != ConnPhase::Connecting;
-        if was_connected {
-            conn.counters.server_connections.sub(1);
-        }
         // A time-out that was counted when the first request expired is not counted again.
-        let is_counted = conn.blamed && why == Closed::TimedOut;
-        if !is_counted {
+        if !(conn.blamed && why == Closed::TimedOut) {
             why.count(&conn.counters);
         }
         self.shared.outbox.notice(match why {
@@ -41,36 +38,62 @@ impl Engine {
             Closed::TimedOut => Notice::ServerTimedOut(server),
             _ => Notice::ServerLost { server, why },
         });
-        self.shared.memory.held -= conn.out.len() + to_u64(conn.recv.len());
-        self.shared.outbox.resume.extend(conn.stalled.drain(..));
-        // An idle connection that the server closes in order is not a failure.
-        let was_idle = was_connected && conn.pipeline.is_empty() && why == Closed::Eof;
-        if !was_idle && !is_counted {
+        if conn.is_probe {
+            self.fail_all(&mut conn, &[]);
+            return;
+        }
+        let reply = refusal.unwrap_or_else(|| self.failure_reply(server, why));
+        if conn.phase != ConnPhase::Ready {
+            self.back_off(server, &reply);
+        }
+        // That the server closes an idle connection is no failure.
+        let was_idle = conn.is_idle() && is_closed_by_server(why);
+        let newest_end = conn.pipeline.back().map_or(u64::MAX, |slot| slot.end);
+        if !was_idle && conn.count_failure(newest_end) {
             self.note_failure(server);
         }
-        let may_move = was_connected && why != Closed::HandshakeRefused;
-        let moved = if may_move {
-            conn.take_unsent(&mut self.shared.chunks)
+        let moved = if self.may_move(&conn, why) {
+            conn.take_resendable(is_closed_by_server(why), &mut self.shared.chunks)
         } else {
             Vec::new()
         };
-        self.fail_all(&mut conn, why, refusal.as_deref());
+        self.fail_all(&mut conn, &reply);
         for request in moved {
-            if request.slot.moved || request.slot.is_ours() {
-                let reply = self.failure_reply(server, why);
-                self.fail_one(server, request.slot.origin, &reply);
-            } else {
-                self.queue_again(server, request);
-            }
+            self.queue_again(server, request, &reply);
         }
     }
 
+    /// Whether requests of a connection that is over may go to another one. When none could be made
+    /// that is only sensible if its time is over and theirs is not.
+    fn may_move(&self, conn: &ServerConn, why: Closed) -> bool {
+        let pool = self.upstream.servers[conn.server.index()].pool;
+        match why {
+            Closed::HandshakeRefused => false,
+            Closed::TimedOut => self.pools[pool.index()].config.timeout.is_some(),
+            _ => conn.phase != ConnPhase::Connecting,
+        }
+    }
+
+    /// Takes a connection out of all tables; what is on it is the caller's.
+    fn forget_conn(&mut self, id: ServerConnId) -> Option<ServerConn> {
+        let mut conn = self.upstream.conns.remove(id)?;
+        let state = self.upstream.server_mut(conn.server);
+        state.conns.retain(|&listed| listed != id);
+        if state.health.probe == Some(id) {
+            state.health.probe = None;
+        }
+        self.shared.counters.curr_connections.sub(1);
+        if conn.phase != ConnPhase::Connecting {
+            conn.counters.server_connections.sub(1);
+        }
+        self.shared.memory.held -= conn.out.len() + to_u64(conn.recv.len());
+        self.shared.outbox.resume.extend(conn.stalled.drain(..));
+        self.forget_dead_alarms();
+        Some(conn)
+    }
+
     /// Every request left on a dead connection gets an error.
-    fn fail_all(&mut self, conn: &mut ServerConn, why: Closed, refusal: Option<&[u8]>) {
-        let reply = match refusal {
-            Some(said) => said.to_vec(),
-            None => self.failure_reply(conn.server, why),
-        };
+    fn fail_all(&mut self, conn: &mut ServerConn, reply: &[u8]) {
         let mut written = conn.written;
         for slot in conn.pipeline.drain(..) {
             let (queue, bytes) = if written > 0 {
@@ -81,18 +104,14 @@ impl Engine {
             };
             queue.sub(1);
             bytes.sub(u64::from(slot.len));
-            self.fail_one(conn.server, slot.origin, &reply);
+            self.fail_one(conn.server, slot.origin, reply);
         }
         conn.out.clear(&mut self.shared.chunks);
+        conn.kept.clear(&mut self.shared.chunks);
     }
 
     /// One request (or fragment) gets an error.
-    pub(super) fn fail_one(
-        &mut self,
-        server: ServerIdx,
-        origin: super::server::Origin,
-        reply: &[u8],
-    ) {
+    pub(super) fn fail_one(&mut self, server: ServerIdx, origin: Origin, reply: &[u8]) {
         if self.clients.fail(origin, reply, &mut self.shared) {
             let pool = self.upstream.servers[server.index()].pool;
             self.pools[pool.index()].counters.forward_error.add(1);
@@ -111,54 +130,171 @@ impl Engine {
         reply
     }
 
-    /// Counts one failure of a server; at the limit it is ejected.
-    pub(super) fn note_failure(&mut self, server: ServerIdx) {
-        let pool_idx = self.upstream.servers[server.index()].pool;
-        let pool = &mut self.pools[pool_idx.index()];
-        if !pool.config.auto_eject_hosts {
+    /// An attempt to connect failed with `reply` for those who waited: after several in a row the
+    /// next one has to wait. Ejection, where it is on, has its own and longer wait.
+    fn back_off(&mut self, server: ServerIdx, reply: &[u8]) {
+        let pool = self.upstream.servers[server.index()].pool;
+        if self.pools[pool.index()].config.auto_eject_hosts {
             return;
         }
-        let state = self.upstream.server_mut(server);
-        state.health.failures += 1;
-        if state.health.failures < pool.config.server_failure_limit {
-            return;
-        }
-        state.health.failures = 0;
-        let until = self.shared.now + pool.config.server_retry_timeout;
-        state.health.ejected_until = Some(until);
-        let wall_clock = self.config.wall_clock_origin + self.shared.now.0;
-        state.counters.server_ejected_at.set(wall_clock);
-        pool.counters.server_ejects.add(1);
-        pool.rebuild(&self.upstream.servers);
-        self.shared.outbox.notice(Notice::Ejected(server));
-        if !pool.alarmed {
-            pool.alarmed = true;
-            self.shared.deadlines.arm(until, Alarm::Restore(pool_idx));
+        let backoff = &mut self.upstream.server_mut(server).backoff;
+        backoff.failures = backoff.failures.saturating_add(1);
+        backoff.reply.clear();
+        backoff.reply.extend_from_slice(reply);
+        if let Some(wait) = reconnect_wait(backoff.failures, &mut self.rng) {
+            backoff.until = self.shared.now + wait;
         }
     }
 
-    /// Puts the servers back whose time has come.
-    pub(super) fn restore(&mut self, pool_idx: PoolIdx) {
-        let pool = &mut self.pools[pool_idx.index()];
-        pool.alarmed = false;
-        let mut next = None;
-        for server in pool.servers() {
-            let health = &mut self.upstream.server_mut(server).health;
-            match health.ejected_until {
-                Some(until) if until <= self.shared.now => {
-                    health.ejected_until = None;
-                    self.shared.outbox.notice(Notice::Restored(server));
-                }
-                Some(until) => {
-                    next = Some(next.map_or(until, |at: crate::time::Micros| at.min(until)))
-                }
-                None => {}
+    /// Reports one failure of a server: the owner of its health decides what follows.
+    pub(super) fn note_failure(&mut self, server: ServerIdx) {
+        let state = self.upstream.server_mut(server);
+        let pool = &self.pools[state.pool.index()];
+        if pool.config.auto_eject_hosts {
+            // Its next healthy response matters, whether or not the owner is told of this first.
+            state.health.is_watched = true;
+            self.report(Report::Failed(server));
+        }
+    }
+
+    /// Tells the owner, who may be in this engine.
+    pub(super) fn report(&mut self, report: Report) {
+        match &mut self.owner {
+            Some(owner) => {
+                owner.handle_report(report, self.shared.now);
+                self.take_own_mail();
             }
+            None => self.reports.push_back(report),
+        }
+    }
+
+    /// The owner in this engine, if it is there, does what is due.
+    pub(super) fn run_owner(&mut self) {
+        if let Some(owner) = &mut self.owner {
+            owner.handle_timeout(self.shared.now);
+            self.take_own_mail();
+        }
+    }
+
+    fn take_own_mail(&mut self) {
+        while let Some(mail) = self.owner.as_mut().and_then(HealthOwner::poll_mail) {
+            self.obey(mail);
+        }
+    }
+
+    /// Does what the owner of the servers' health says.
+    pub(super) fn obey(&mut self, mail: Mail) {
+        match mail {
+            Mail::Watch(server) => self.upstream.server_mut(server).health.is_watched = true,
+            Mail::Topology(topology) => self.adopt(&topology),
+            Mail::Probe(server) => self.probe(server),
+            Mail::Ejected(server) => {
+                let state = self.upstream.server_mut(server);
+                let wall_clock = self.config.wall_clock_origin + self.shared.now.0;
+                state.counters.server_ejected_at.set(wall_clock);
+                self.pools[state.pool.index()].counters.server_ejects.add(1);
+                self.shared.outbox.notice(Notice::Ejected(server));
+            }
+            Mail::Restored(server) => self.shared.outbox.notice(Notice::Restored(server)),
+        }
+    }
+
+    /// Places keys by `topology` from now on.
+    fn adopt(&mut self, topology: &Topology) {
+        let pool = &mut self.pools[topology.pool.index()];
+        if topology.version <= pool.topology_version {
+            return;
+        }
+        pool.topology_version = topology.version;
+        let keeps_ring = pool.config.auto_eject_policy != EjectPolicy::Rehash;
+        for (server, &is_ejected) in pool.servers().zip(&*topology.ejected) {
+            let state = self.upstream.server_mut(server);
+            state.health.is_ejected = is_ejected;
+            state.is_down = is_ejected && keeps_ring;
         }
         pool.rebuild(&self.upstream.servers);
-        if let Some(at) = next {
-            pool.alarmed = true;
-            self.shared.deadlines.arm(at, Alarm::Restore(pool_idx));
+    }
+
+    /// Asks an ejected server whether it is well; gives up an older question.
+    fn probe(&mut self, server: ServerIdx) {
+        if let Some(late) = self.upstream.server_mut(server).health.probe {
+            self.shared
+                .outbox
+                .urgent
+                .push_back(Action::Close(late.into()));
+            self.fail_conn(late, Closed::TimedOut, None);
+        }
+        let state = &self.upstream.servers[server.index()];
+        let pool = &self.pools[state.pool.index()];
+        let probe = self.upstream.open_probe(pool, server, &mut self.shared);
+        self.upstream.server_mut(server).health.probe = Some(probe);
+    }
+
+    /// The probe `id` was answered: the connection of a healthy server becomes an ordinary one, if
+    /// there is room.
+    pub(super) fn probed(&mut self, id: ServerConnId, is_healthy: bool) {
+        let Some(conn) = self.upstream.conns.get_mut(id) else {
+            return;
+        };
+        let server = conn.server;
+        let state = &mut self.upstream.servers[server.index()];
+        let config = &self.pools[state.pool.index()].config;
+        let has_room = state.conns.len() < to_usize(config.server_connections);
+        if is_healthy && has_room {
+            conn.is_probe = false;
+            state.health.probe = None;
+            state.conns.push(id);
+        } else {
+            self.shared
+                .outbox
+                .urgent
+                .push_back(Action::Close(id.into()));
+            if let Some(mut conn) = self.forget_conn(id) {
+                self.fail_all(&mut conn, &[]);
+            }
+        }
+        if is_healthy {
+            self.report(Report::ProbeAnswered(server));
+        }
+    }
+}
+
+/// Whether the server ended the connection, or had when we wrote.
+const fn is_closed_by_server(why: Closed) -> bool {
+    matches!(why, Closed::Eof | Closed::Reset | Closed::BrokenPipe)
+}
+
+/// How long to wait after so many failed attempts in a row.
+fn reconnect_wait(failures: u32, rng: &mut Rng) -> Option<Span> {
+    let doublings = failures.checked_sub(RECONNECT_FREE_MAX)?;
+    let Span(longest) = RECONNECT_WAIT_MAX;
+    let factor = 1_u64.checked_shl(doublings).unwrap_or(u64::MAX);
+    let wait = RECONNECT_WAIT_MIN.0.saturating_mul(factor).min(longest);
+    // A quarter less to a quarter more, so that many proxies do not come at once.
+    Some(Span(wait - wait / 4 + rng.next_u64() % (wait / 2 + 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_begins_after_the_free_attempts_and_never_exceeds_its_bound() {
+        let mut rng = Rng::new(1);
+        for failures in 0..RECONNECT_FREE_MAX {
+            assert_eq!(reconnect_wait(failures, &mut rng), None);
+        }
+        for failures in [RECONNECT_FREE_MAX, RECONNECT_FREE_MAX + 3, 100, u32::MAX] {
+            let nominal = RECONNECT_WAIT_MAX
+                .0
+                .min(RECONNECT_WAIT_MIN.0 << (failures - RECONNECT_FREE_MAX).min(20));
+            for _ in 0..100 {
+                let Span(wait) = reconnect_wait(failures, &mut rng).unwrap();
+                assert!(
+                    (nominal * 3 / 4..=nominal * 5 / 4).contains(&wait),
+                    "{wait}"
+                );
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Clients come and go.
 
-use super::action::{Action, Notice};
+use super::action::{Action, Doom, Notice};
 use super::client::{Client, Pause, Phase};
 use super::clients::resume_if_drained;
+use super::deadlines::Alarm;
 use super::{Engine, Refused};
 use crate::ids::{ClientId, PoolIdx};
 use crate::num::to_u64;
@@ -32,8 +33,13 @@ impl Engine {
         self.shared.counters.total_connections.add(1);
         self.shared.counters.curr_connections.add(1);
         let session_id = self.clients.take_session_id();
-        let client = Client::new(pool_idx, &pool.config, session_id);
-        Ok(self.clients.slab.insert_with(|_| client))
+        let (config, now) = (&pool.config, self.shared.now);
+        let make = |id| Client::new(id, pool_idx, config, session_id, now);
+        let id = self.clients.slab.insert_with(make);
+        if let Some(limit) = config.client_idle_timeout {
+            self.shared.deadlines.arm(now + limit, Alarm::Client(id));
+        }
+        Ok(id)
     }
 
     /// The shell lost the client.
@@ -63,6 +69,7 @@ impl Engine {
         let Some(client) = self.clients.slab.get_mut(id) else {
             return;
         };
+        client.last_active = self.shared.now;
         client.out.commit(len, &mut self.shared.chunks);
         self.shared.memory.held -= to_u64(len);
         resume_if_drained(id, client, &mut self.shared);
@@ -96,16 +103,29 @@ impl Engine {
         }
     }
 
-    /// Closes a client that reached a hard limit.
-    pub(super) fn close_doomed(&mut self, id: ClientId) {
+    /// Closes a client that cannot be given what it is owed.
+    pub(super) fn close_doomed(&mut self, id: ClientId, doom: Doom) {
         if self.clients.slab.get(id).is_some() {
             self.drop_client(id, End::Err);
-            self.shared.outbox.notice(Notice::ClientOutputLimit(id));
+            self.shared.outbox.notice(match doom {
+                Doom::Limit => Notice::ClientOutputLimit(id),
+                Doom::BrokenReply => Notice::ClientReplyBroken(id),
+            });
             self.shared
                 .outbox
                 .urgent
                 .push_back(Action::Close(id.into()));
         }
+    }
+
+    /// Closes a client that was silent for too long.
+    pub(super) fn close_idle(&mut self, id: ClientId) {
+        self.drop_client(id, End::Err);
+        self.shared.outbox.notice(Notice::ClientIdle(id));
+        self.shared
+            .outbox
+            .urgent
+            .push_back(Action::Close(id.into()));
     }
 
     /// Forgets a client. Its requests stay where they are: they are executed and their responses
@@ -123,10 +143,12 @@ impl Engine {
         }
         self.shared.counters.curr_connections.sub(1);
         self.shared.memory.held -= client.output_len() + to_u64(client.recv.len());
+        #[cfg(not(canary = "splits_leaked"))]
         for split in client.take_splits() {
             self.shared.memory.held -= to_u64(self.clients.splits.close(split));
         }
         client.clear(&mut self.shared.chunks);
+        self.forget_dead_alarms();
     }
 
     pub(super) fn drain(&mut self) {

@@ -21,17 +21,22 @@
 //! 2. Responses leave in request order.
 //! 3. A slot leaves its pipeline only with its response or with the connection; one of which no byte
 //!    was sent may be withdrawn.
-//! 4. Every connection in a server's list is in the slab, and the other way round.
+//! 4. Every connection in a server's list is in the slab, and the other way round but for probes,
+//!    which their server's health names.
+//! 5. Only read-only requests are ever sent twice, and none is sent three times.
 
 mod action;
 mod client;
 mod clients;
 mod closed;
 mod deadlines;
+mod down;
 mod expire;
 mod forward;
 mod health;
+mod kept;
 mod lifecycle;
+mod owner;
 mod parse;
 mod pool;
 mod respond;
@@ -42,12 +47,14 @@ mod slab;
 mod split;
 mod upstream;
 
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
 pub use action::{Action, Notice};
 pub use closed::Closed;
+pub use owner::{HealthOwner, Mail, Report, Topology};
 
 use crate::config::Config;
 use crate::counters::Counters;
@@ -77,6 +84,10 @@ pub struct Engine {
     work: Work,
     rng: Rng,
     draining: bool,
+    /// Of the servers' health, if this is the only engine of the process.
+    owner: Option<HealthOwner>,
+    /// For the owner elsewhere.
+    reports: VecDeque<Report>,
 }
 
 /// A client that may not come in: what to tell it before closing.
@@ -106,6 +117,8 @@ impl Engine {
             work: Work::default(),
             rng: Rng::new(seed),
             draining: false,
+            owner: Some(HealthOwner::new(&config)),
+            reports: VecDeque::new(),
             config,
             counters,
             pools,
@@ -127,6 +140,25 @@ impl Engine {
     /// Makes `CLIENT ID`s unique among several engines: this one counts `first`, `first + step`, ...
     pub const fn number_clients(&mut self, first: u64, step: u64) {
         self.clients.number(first, step);
+    }
+
+    /// This engine is one of several: what it sees of its servers' health goes to their owner through
+    /// [`Self::poll_mail`], and what the owner says comes in through [`Self::handle_mail`].
+    pub fn share_health(&mut self) {
+        self.owner = None;
+    }
+
+    /// The owner of the servers' health says something. To be called in the order said.
+    pub fn handle_mail(&mut self, mail: Mail, now: Micros) {
+        self.shared.now = now;
+        self.obey(mail);
+    }
+
+    /// What the owner of the servers' health is to be told, until `None`; nothing if the owner is in
+    /// this engine.
+    #[must_use]
+    pub fn poll_mail(&mut self) -> Option<Report> {
+        self.reports.pop_front()
     }
 
     /// A client connected to `pool`'s listener.
@@ -171,6 +203,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Micros) {
         self.shared.now = now;
         self.run_alarms();
+        self.run_owner();
     }
 
     /// No new requests: what is in flight finishes, idle clients are closed at once.
@@ -230,8 +263,8 @@ impl Engine {
             if let Some(action) = self.shared.outbox.urgent.pop_front() {
                 return Some(action);
             }
-            if let Some(id) = self.shared.outbox.doomed.pop() {
-                self.close_doomed(id);
+            if let Some((id, doom)) = self.shared.outbox.doomed.pop() {
+                self.close_doomed(id, doom);
             } else if let Some(id) = self.shared.outbox.resume.pop_front() {
                 self.resume(id);
             } else if let Some(id) = self.shared.outbox.dirty_servers.pop_front() {
@@ -260,7 +293,11 @@ impl Engine {
     #[inline]
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Micros> {
-        self.shared.deadlines.next()
+        let probe = self.owner.as_ref().and_then(HealthOwner::poll_timeout);
+        match (self.shared.deadlines.next(), probe) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
     }
 
     /// Fills `out` with what is to be sent on `conn`, in order; returns how many slices. They do not

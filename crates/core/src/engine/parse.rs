@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::action::Notice;
+use super::action::{Doom, Notice};
 use super::client::{Pause, Phase};
 use super::clients::answered;
 use super::forward::{Frame, Stalled};
@@ -20,6 +20,7 @@ impl Engine {
         let Some(client) = self.clients.slab.get_mut(id) else {
             return;
         };
+        client.last_active = self.shared.now;
         let before = to_u64(client.recv.len());
         if client.recv.grows_in_place() {
             client.recv.commit(len);
@@ -54,7 +55,7 @@ impl Engine {
         let after = to_u64(client.recv.len());
         self.shared.memory.held = self.shared.memory.held - before + after;
         if after > before && self.shared.memory.is_exhausted() {
-            self.shared.outbox.doomed.push(id);
+            self.shared.outbox.doomed.push((id, Doom::Limit));
         }
         self.close_if_settled(id);
     }
@@ -230,6 +231,7 @@ impl Engine {
                 client.recv.clear();
                 client.phase = Phase::Closing { eof: true };
             } else if mem::take(&mut client.read_refused) {
+                #[cfg(not(canary = "resume_read_lost"))]
                 self.shared
                     .outbox
                     .urgent

@@ -20,8 +20,8 @@ pub(crate) struct Pool {
     ring: Ring,
     /// Clients connected now.
     pub(crate) client_count: u32,
-    /// An alarm for the next return of an ejected server is armed.
-    pub(crate) alarmed: bool,
+    /// Of the topology in force; 0 is the configuration's.
+    pub(crate) topology_version: u64,
     pub(crate) counters: Arc<PoolCounters>,
 }
 
@@ -33,7 +33,7 @@ impl Pool {
             first_server,
             ring,
             client_count: 0,
-            alarmed: false,
+            topology_version: 0,
             counters,
         }
     }
@@ -67,11 +67,12 @@ impl Pool {
         self.ring.pick(hash)
     }
 
-    /// Builds the ring anew over the servers that are not ejected; `all` are the engine's servers.
+    /// Builds the ring anew over the servers that may get requests; `all` are the engine's servers.
     pub(crate) fn rebuild(&mut self, all: &[Server]) {
         let mine = &all[to_usize(self.first_server)..];
         self.ring = build(&self.config, |position| {
-            mine[position].health.ejected_until.is_none()
+            let server = &mine[position];
+            !server.health.is_ejected || server.is_down
         });
     }
 }

@@ -6,7 +6,8 @@ use core::mem;
 use super::Engine;
 use super::clients::Clients;
 use super::closed::Closed;
-use super::server::{ConnPhase, Health, Origin, ServerConn};
+use super::owner::Report;
+use super::server::{ConnPhase, Health, Origin, ServerConn, Slot};
 use super::shared::Shared;
 use crate::ids::ServerConnId;
 use crate::limits::SCRATCH_TAIL_MAX;
@@ -20,14 +21,18 @@ use crate::proto::{Protocol, ResponseStep};
 struct Outcome {
     /// Bytes done with.
     parsed: usize,
-    /// Responses that say the server is in trouble.
-    failing: u32,
+    /// A response came from a server that had failed.
+    is_healthy: bool,
+    /// A response says that the server is in trouble.
+    is_failing: bool,
     /// The connection cannot go on.
     fatal: Option<Closed>,
     /// With [`Closed::HandshakeRefused`]: what the server said.
     refusal: Option<Vec<u8>>,
     /// AUTH and SELECT are answered.
     ready: bool,
+    /// What the answer to a probe says about the server.
+    probed: Option<bool>,
 }
 
 impl Engine {
@@ -71,10 +76,17 @@ impl Engine {
         self.shared.memory.held = self.shared.memory.held - before + after;
         if outcome.ready {
             conn.phase = ConnPhase::Ready;
+            server_state.backoff.failures = 0;
             self.upstream.touch(id, &mut self.shared);
         }
-        for _ in 0..outcome.failing {
+        if outcome.is_healthy {
+            self.report(Report::Healthy(server));
+        }
+        if outcome.is_failing {
             self.note_failure(server);
+        }
+        if let Some(is_healthy) = outcome.probed {
+            self.probed(id, is_healthy);
         }
         if let Some(why) = outcome.fatal {
             self.shared
@@ -106,6 +118,8 @@ impl Reader<'_> {
                 return outcome;
             };
             let origin = slot.origin;
+            #[cfg(canary = "pipeline_off_by_one")]
+            let origin = self.conn.pipeline.get(1).map_or(origin, |slot| slot.origin);
             match self.conn.parser.step(rest) {
                 ResponseStep::Done(len) => {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
@@ -131,9 +145,17 @@ impl Reader<'_> {
         let response_len = mem::take(&mut self.conn.response_len) + to_u64(bytes.len());
         // A response that came in several reads is no error line, whatever its last part looks like.
         let is_whole = response_len == to_u64(bytes.len());
-        self.conn.pop_slot();
+        let slot = self.conn.pop_slot();
+        if self.conn.pipeline.is_empty() {
+            self.conn.rest(&mut shared.chunks);
+        }
+        #[cfg(canary = "discarded_reply_given_on")]
+        let origin = match self.conn.pipeline.front() {
+            Some(next) if origin == Origin::Discarded => next.origin,
+            _ => origin,
+        };
         match origin {
-            Origin::Auth | Origin::Select => {
+            Origin::Auth | Origin::Select | Origin::Probe => {
                 self.finish_handshake(origin, bytes, outcome);
                 return;
             }
@@ -146,18 +168,23 @@ impl Reader<'_> {
         if self.clients.answer(origin, bytes, shared) {
             self.conn.counters.responses.add(1);
             self.conn.counters.response_bytes.add(response_len);
-            if !is_failing && self.health.failures != 0 {
-                self.health.failures = 0;
+            if !is_failing && self.health.is_watched {
+                self.health.is_watched = false;
+                outcome.is_healthy = true;
             }
         }
         if is_failing {
-            outcome.failing += 1;
+            outcome.is_failing |= self.conn.count_failure(slot.end);
         }
     }
 
     fn finish_handshake(&self, origin: Origin, bytes: &[u8], outcome: &mut Outcome) {
         let accepted = match origin {
             Origin::Auth => auth_accepted(bytes),
+            Origin::Probe => {
+                outcome.probed = Some(self.is_well(bytes));
+                true
+            }
             _ => bytes.starts_with(b"+"),
         };
         if !accepted {
@@ -165,10 +192,16 @@ impl Reader<'_> {
             outcome.refusal = bytes.starts_with(b"-").then(|| bytes.to_vec());
             return;
         }
-        let more = matches!(
-            self.conn.pipeline.front().map(|slot| slot.origin),
-            Some(Origin::Auth | Origin::Select)
-        );
+        let more = self.conn.pipeline.front().is_some_and(Slot::is_ours);
         outcome.ready = !more;
+    }
+
+    /// Whether the answer to a probe is a healthy server's. Any error but those of a server that
+    /// cannot serve will do: who asks for a password is awake.
+    fn is_well(&self, bytes: &[u8]) -> bool {
+        match self.protocol {
+            Protocol::Redis => verdict(bytes) == Verdict::Healthy,
+            Protocol::Memcache => bytes.starts_with(b"VERSION"),
+        }
     }
 }

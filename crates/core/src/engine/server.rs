@@ -10,7 +10,10 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 
+use super::client::Client;
+use super::kept::Kept;
 use super::split::FragmentIdx;
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::counters::ServerCounters;
@@ -36,6 +39,18 @@ pub(crate) enum Origin {
     Auth,
     /// Ours: SELECT on a new connection.
     Select,
+    /// Ours: asks an ejected server whether it is well.
+    Probe,
+}
+
+impl Origin {
+    /// The client that waits for the response.
+    pub(crate) const fn client(self) -> Option<ClientId> {
+        match self {
+            Self::Whole { client, .. } | Self::Fragment { client, .. } => Some(client),
+            Self::Discarded | Self::Auth | Self::Select | Self::Probe => None,
+        }
+    }
 }
 
 /// One request on a server connection.
@@ -44,17 +59,35 @@ pub(crate) struct Slot {
     pub(crate) origin: Origin,
     /// When the request was queued; its deadline is a pool's time-out later.
     pub(crate) queued_at: Micros,
+    /// When its last byte went to the kernel; means nothing before.
+    pub(crate) written_at: Micros,
     /// Offset one past its last byte.
     pub(crate) end: u64,
     pub(crate) len: u32,
     /// It was already moved here from a connection that closed.
     pub(crate) moved: bool,
+    /// It changes nothing: it may be sent a second time.
+    pub(crate) readonly: bool,
 }
 
 impl Slot {
+    /// A request that is queued now and sent for the first time.
+    #[inline]
+    pub(crate) const fn new(origin: Origin, len: u32, readonly: bool, now: Micros) -> Self {
+        Self {
+            origin,
+            queued_at: now,
+            written_at: now,
+            end: 0,
+            len,
+            moved: false,
+            readonly,
+        }
+    }
+
     /// Whether it is the proxy's own request and no client's.
     pub(crate) const fn is_ours(&self) -> bool {
-        matches!(self.origin, Origin::Auth | Origin::Select)
+        matches!(self.origin, Origin::Auth | Origin::Select | Origin::Probe)
     }
 
     /// Offset of its first byte.
@@ -63,12 +96,21 @@ impl Slot {
     }
 }
 
+/// A request whose bytes have been appended to a connection's queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    /// `None` if no response will come.
+    pub(crate) origin: Option<Origin>,
+    pub(crate) len: u32,
+    pub(crate) readonly: bool,
+}
+
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ConnPhase {
     /// The shell is opening it; requests queue.
     Connecting,
-    /// AUTH or SELECT are under way: they may leave, requests wait behind them.
+    /// AUTH, SELECT or a probe are under way: they may leave, requests wait behind them.
     Handshake,
     /// Requests flow.
     Ready,
@@ -88,14 +130,26 @@ pub(crate) struct ServerConn {
     pub(crate) expired: usize,
     /// Bytes the kernel took.
     pub(crate) sent: u64,
-    /// Bytes of AUTH and SELECT at the very front of the stream.
+    /// Bytes of AUTH, SELECT and a probe at the very front of the stream.
     pub(crate) handshake_len: u64,
-    /// A time-out has been counted and not all requests of that time have left the pipeline.
+    /// It asks an ejected server whether it is well, and is on no list of connections.
+    pub(crate) is_probe: bool,
+    /// The silence that lasts now has been counted.
     pub(crate) blamed: bool,
+    /// A failure has been counted for every request up to this offset.
+    pub(crate) failed_until: u64,
+    /// Every response up to this offset has come.
+    pub(crate) answered: u64,
+    /// A request was moved here behind younger ones: deadlines are out of order.
+    pub(crate) unsorted: bool,
+    /// Sent chunks, as long as something is outstanding.
+    pub(crate) kept: Kept,
+    /// When the attempt to connect began.
+    pub(crate) opened_at: Micros,
     /// When bytes last came.
     pub(crate) last_recv: Micros,
-    /// An alarm for this connection is armed.
-    pub(crate) alarmed: bool,
+    /// When the alarm that counts for this connection is armed for.
+    pub(crate) alarm_at: Option<Micros>,
     /// A flush has been asked for and not yet been performed.
     pub(crate) dirty: bool,
     /// Clients whose parsing waits until there is room in `out`.
@@ -123,9 +177,15 @@ impl ServerConn {
             expired: 0,
             sent: 0,
             handshake_len: 0,
+            is_probe: false,
             blamed: false,
+            failed_until: 0,
+            answered: 0,
+            unsorted: false,
+            kept: Kept::default(),
+            opened_at: now,
             last_recv: now,
-            alarmed: false,
+            alarm_at: None,
             dirty: false,
             stalled: Vec::new(),
             response_len: 0,
@@ -143,30 +203,34 @@ impl ServerConn {
         }
     }
 
-    /// A client's request whose bytes have just been appended to `out`; without an `origin` it is owed
-    /// no response.
+    /// Offset one past the last byte queued.
     #[inline]
-    pub(crate) fn queued(&mut self, origin: Option<Origin>, len: u32, now: Micros) {
+    pub(crate) const fn stream_end(&self) -> u64 {
+        self.sent + self.out.len()
+    }
+
+    /// A client's request whose bytes have just been appended to `out`.
+    #[inline]
+    pub(crate) fn queued(&mut self, request: Outgoing, now: Micros) {
+        let Outgoing {
+            origin,
+            len,
+            readonly,
+        } = request;
         self.counters.requests.add(1);
         self.counters.request_bytes.add(u64::from(len));
         if let Some(origin) = origin {
-            self.push_slot(origin, len, now, false);
+            self.push_slot(Slot::new(origin, len, readonly, now));
         }
     }
 
     /// The slot of a request whose bytes have just been appended to `out`.
     #[inline]
-    pub(crate) fn push_slot(&mut self, origin: Origin, len: u32, now: Micros, moved: bool) {
-        let end = self.sent + self.out.len();
-        self.pipeline.push_back(Slot {
-            origin,
-            queued_at: now,
-            end,
-            len,
-            moved,
-        });
+    pub(crate) fn push_slot(&mut self, mut slot: Slot) {
+        slot.end = self.stream_end();
+        self.pipeline.push_back(slot);
         self.counters.in_queue.add(1);
-        self.counters.in_queue_bytes.add(u64::from(len));
+        self.counters.in_queue_bytes.add(u64::from(slot.len));
     }
 
     /// Takes out the slot whose response has come.
@@ -189,18 +253,33 @@ impl ServerConn {
         if self.expired == 0 {
             self.blamed = false;
         }
+        self.answered = slot.end;
         slot
     }
 
+    /// Nothing is outstanding any more.
+    pub(crate) fn rest(&mut self, pool: &mut ChunkPool) {
+        self.unsorted = false;
+        self.kept.clear(pool);
+    }
+
     /// The kernel took `len` bytes: requests move from the incoming to the outgoing queue.
-    pub(crate) fn commit(&mut self, len: usize, pool: &mut ChunkPool) {
-        self.out.commit(len, pool);
+    pub(crate) fn commit(&mut self, len: usize, now: Micros, pool: &mut ChunkPool) {
+        let (kept, mut end) = (&mut self.kept, self.sent);
+        let mut segment_rest = to_u64(self.out.sent_prefix().len());
+        self.out.commit_with(len, |segment| {
+            // A segment is done with when what was left of it has gone.
+            let taken = to_u64(segment.len()) - mem::take(&mut segment_rest);
+            end += taken;
+            kept.push(end, segment, pool);
+        });
         self.sent += to_u64(len);
         let (mut count, mut bytes) = (0, 0);
-        while let Some(slot) = self.pipeline.get(self.written) {
+        while let Some(slot) = self.pipeline.get_mut(self.written) {
             if slot.end > self.sent {
                 break;
             }
+            slot.written_at = now;
             self.written += 1;
             count += 1;
             bytes += u64::from(slot.len);
@@ -212,17 +291,40 @@ impl ServerConn {
     }
 
     /// When this connection must be looked at, if nothing comes until then: the deadline of the
-    /// oldest unexpired request or, once a request has expired, the end of its patience.
+    /// oldest unexpired request, the end of the attempt to connect or, once a request has expired,
+    /// when the server has had it for a whole time-out, and the end of the patience with it.
     pub(crate) fn next_alarm(&self, timeout: Span) -> Option<Micros> {
-        let deadline = self
-            .pipeline
-            .get(self.expired)
-            .map(|slot| slot.queued_at + timeout);
-        let silence = self.silent_at(timeout);
-        match (deadline, silence) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let connecting = self.phase == ConnPhase::Connecting;
+        let times = [
+            connecting.then_some(self.opened_at + timeout),
+            self.next_deadline(timeout),
+            self.blame_at(timeout),
+            self.silent_at(timeout),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// The earliest deadline of the requests that have not expired.
+    pub(crate) fn next_deadline(&self, timeout: Span) -> Option<Micros> {
+        let first = if self.unsorted {
+            let waiting = self.pipeline.iter().skip(self.expired);
+            waiting
+                .filter(|slot| slot.origin != Origin::Discarded)
+                .map(|slot| slot.queued_at)
+                .min()?
+        } else {
+            self.pipeline.get(self.expired)?.queued_at
+        };
+        Some(first + timeout)
+    }
+
+    /// When the server has had an expired request for a whole time-out: what it waited for before,
+    /// a connection or its turn to be written, is not the server's fault.
+    pub(crate) fn blame_at(&self, timeout: Span) -> Option<Micros> {
+        if self.expired == 0 || self.blamed || self.written == 0 {
+            return None;
         }
+        Some(self.pipeline.front()?.written_at + timeout)
     }
 
     /// When it counts as dead: it holds an expired request and no byte has come for one further
@@ -232,7 +334,40 @@ impl ServerConn {
             return None;
         }
         let oldest = self.pipeline.front()?.queued_at;
+        #[cfg(canary = "silence_misjudged")]
+        return Some(oldest + timeout + timeout);
+        #[cfg(not(canary = "silence_misjudged"))]
         Some((oldest + timeout + timeout).max(self.last_recv + timeout))
+    }
+
+    /// Counts a failure for the requests in flight now, unless one was counted while `slot_end`
+    /// was in flight. Returns whether it is to be counted.
+    pub(crate) fn count_failure(&mut self, slot_end: u64) -> bool {
+        if slot_end <= self.failed_until {
+            return false;
+        }
+        self.failed_until = self.stream_end();
+        true
+    }
+
+    /// Whether `client`, bound to this connection, may use another without being overtaken by what it
+    /// sent here: nothing of it is outstanding, and its last noreply request, which ended at
+    /// `noreply_end`, was followed by a response.
+    pub(crate) fn may_be_left(&self, client: &Client, noreply_end: u64) -> bool {
+        self.answered >= noreply_end
+            && !self
+                .pipeline
+                .iter()
+                .any(|slot| slot.origin.client() == Some(client.id))
+    }
+
+    /// Whether it stands and the server owes nothing: of no request a byte was sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.phase == ConnPhase::Ready
+            && self
+                .pipeline
+                .front()
+                .is_none_or(|slot| !self.has_begun(slot))
     }
 
     /// Whether the kernel took a part of `slot`.
@@ -243,9 +378,10 @@ impl ServerConn {
     /// Panics if the connection contradicts itself.
     pub(crate) fn check_invariants(&self) {
         self.out.check_invariants();
+        self.kept.check_invariants();
+        let mut before = self.answered;
         assert!(self.written <= self.pipeline.len());
         assert!(self.expired <= self.pipeline.len());
-        let mut before = 0;
         for (i, slot) in self.pipeline.iter().enumerate() {
             assert!(slot.start() >= before, "slots do not overlap");
             assert_eq!(
@@ -255,17 +391,30 @@ impl ServerConn {
             );
             before = slot.end;
         }
-        assert!(before <= self.sent + self.out.len());
+        assert!(before <= self.stream_end());
     }
 }
 
-/// Failures and ejection of one server (twemproxy's rules).
+/// What this engine knows of one server's health; the count of failures is the owner's.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// Failures since the last healthy response.
+    /// It has failed: its next healthy response is to be reported.
+    pub(crate) is_watched: bool,
+    /// It is ejected.
+    pub(crate) is_ejected: bool,
+    /// The connection of the probe under way.
+    pub(crate) probe: Option<ServerConnId>,
+}
+
+/// Attempts to connect that failed.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    /// In a row.
     pub(crate) failures: u32,
-    /// While ejected: when it may come back.
-    pub(crate) ejected_until: Option<Micros>,
+    /// No new attempt before.
+    pub(crate) until: Micros,
+    /// What the clients that waited for the last attempt were told.
+    pub(crate) reply: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -273,6 +422,9 @@ pub(crate) struct Server {
     pub(crate) pool: PoolIdx,
     pub(crate) conns: Vec<ServerConnId>,
     pub(crate) health: Health,
+    /// It is ejected and keeps its keys: they get an answer at once.
+    pub(crate) is_down: bool,
+    pub(crate) backoff: Backoff,
     pub(crate) counters: Arc<ServerCounters>,
 }
 
@@ -284,26 +436,49 @@ pub(crate) struct Moved {
 }
 
 impl ServerConn {
-    /// Takes out the requests of which the kernel took nothing. Noreply requests have no slot and
-    /// are lost with their connection, as twemproxy loses them.
-    pub(crate) fn take_unsent(&mut self, pool: &mut ChunkPool) -> Vec<Moved> {
-        let base = self.sent;
-        let first = self.pipeline.iter().position(|slot| slot.start() >= base);
-        let unsent = self.out.take_all(pool);
-        let Some(first) = first else {
-            return Vec::new();
-        };
-        let slots = self.pipeline.split_off(first);
-        slots
-            .into_iter()
-            .map(|slot| {
+    /// Takes out, from a connection that is over, the requests that may be sent on another one: those
+    /// of which the kernel took nothing and, if `written_too`, those that change nothing, as far as
+    /// their bytes are kept and no byte of their response has come. Each only once. Noreply requests
+    /// have no slot and are lost with their connection, as twemproxy loses them.
+    pub(crate) fn take_resendable(
+        &mut self,
+        written_too: bool,
+        pool: &mut ChunkPool,
+    ) -> Vec<Moved> {
+        let sent = self.sent;
+        let mut tail = self.out.sent_prefix().to_vec();
+        let mut tail_start = sent - to_u64(tail.len());
+        if written_too {
+            let kept = self.kept.before(tail_start);
+            tail_start -= to_u64(kept.len());
+            tail.splice(0..0, kept);
+        }
+        tail.extend_from_slice(&self.out.take_all(pool));
+        let is_answering = self.response_len > 0;
+        let mut moved = Vec::new();
+        for (i, slot) in mem::take(&mut self.pipeline).into_iter().enumerate() {
+            let may_repeat = written_too
+                && slot.readonly
+                && slot.start() >= tail_start
+                && slot.origin != Origin::Discarded
+                && !(i == 0 && is_answering);
+            if slot.moved || slot.is_ours() || !(slot.start() >= sent || may_repeat) {
+                self.pipeline.push_back(slot);
+                continue;
+            }
+            if slot.end <= sent {
+                self.written -= 1;
+                self.counters.out_queue.sub(1);
+                self.counters.out_queue_bytes.sub(u64::from(slot.len));
+            } else {
                 self.counters.in_queue.sub(1);
                 self.counters.in_queue_bytes.sub(u64::from(slot.len));
-                let from = usize::try_from(slot.start() - base).expect("queued bytes fit memory");
-                let bytes = unsent[from..from + to_usize(slot.len)].to_vec();
-                Moved { slot, bytes }
-            })
-            .collect()
+            }
+            let from = usize::try_from(slot.start() - tail_start).expect("kept bytes fit memory");
+            let bytes = tail[from..from + to_usize(slot.len)].to_vec();
+            moved.push(Moved { slot, bytes });
+        }
+        moved
     }
 
     /// Withdraws the slots from `at` on that were queued no later than `queued_until` and of which the
@@ -325,6 +500,8 @@ impl ServerConn {
                 let from = usize::try_from(slot.start() - base).expect("queued bytes fit memory");
                 kept.extend_from_slice(&unsent[copied..from]);
                 copied = from + to_usize(slot.len);
+                #[cfg(canary = "withdrawn_bytes_leave")]
+                kept.extend_from_slice(&unsent[from..copied]);
                 removed += u64::from(slot.len);
                 self.counters.in_queue.sub(1);
                 self.counters.in_queue_bytes.sub(u64::from(slot.len));

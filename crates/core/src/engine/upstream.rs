@@ -7,13 +7,14 @@ use super::action::Action;
 use super::client::Client;
 use super::deadlines::Alarm;
 use super::pool::Pool;
-use super::server::{ConnPhase, Health, Origin, Server, ServerConn};
+use super::server::{Backoff, ConnPhase, Health, Origin, Outgoing, Server, ServerConn, Slot};
 use super::shared::Shared;
 use super::slab::Slab;
 use crate::counters::Counters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::SERVER_OUTPUT_SOFT;
 use crate::num::{to_u32, to_u64};
+use crate::proto::Protocol;
 use crate::proto::redis::local::{write_auth, write_select};
 use crate::time::Span;
 
@@ -35,6 +36,8 @@ impl Upstream {
                 pool,
                 conns: Vec::new(),
                 health: Health::default(),
+                is_down: false,
+                backoff: Backoff::default(),
                 counters: Arc::clone(counters),
             })
             .collect();
@@ -48,7 +51,8 @@ impl Upstream {
         &mut self.servers[server.index()]
     }
 
-    /// The connection a request of `client` takes to `server`; opens one if need be.
+    /// The connection a request of `client` takes to `server`; opens one if need be. `None` if the
+    /// request is to be answered at once: the server is down.
     #[inline(always)]
     pub(crate) fn choose(
         &mut self,
@@ -56,11 +60,13 @@ impl Upstream {
         server: ServerIdx,
         client: &mut Client,
         shared: &mut Shared,
-    ) -> ServerConnId {
+    ) -> Option<ServerConnId> {
+        let state = &self.servers[server.index()];
         if pool.config.server_connections == 1
-            && let Some(&conn) = self.servers[server.index()].conns.first()
+            && !state.is_down
+            && let Some(&conn) = state.conns.first()
         {
-            return conn;
+            return Some(conn);
         }
         self.choose_or_open(pool, server, client, shared)
     }
@@ -72,24 +78,38 @@ impl Upstream {
         server: ServerIdx,
         client: &mut Client,
         shared: &mut Shared,
-    ) -> ServerConnId {
+    ) -> Option<ServerConnId> {
+        if self.servers[server.index()].is_down {
+            return None;
+        }
         if pool.config.server_connections == 1 {
-            return self.open(pool, server, shared);
+            return self.open_if_due(pool, server, shared);
         }
-        let bound = client
-            .bindings
-            .iter()
-            .position(|&(bound, _)| bound == server);
-        if let Some(at) = bound {
-            let conn = client.bindings[at].1;
-            if self.conns.get(conn).is_some() {
-                return conn;
-            }
-            client.bindings.swap_remove(at);
+        self.choose_bound(pool, server, client, shared)
+    }
+
+    /// With several connections a client keeps to the one it has, so that its requests keep their
+    /// order. It leaves one that is silent if nothing of its own can be overtaken.
+    fn choose_bound(
+        &mut self,
+        pool: &Pool,
+        server: ServerIdx,
+        client: &mut Client,
+        shared: &mut Shared,
+    ) -> Option<ServerConnId> {
+        let bound = client.binding(server).copied();
+        if let Some(binding) = bound
+            && let Some(conn) = self.conns.get(binding.conn)
+            && (conn.expired == 0 || !conn.may_be_left(client, binding.noreply_end))
+        {
+            return Some(binding.conn);
         }
-        let conn = self.choose_among(pool, server, shared);
-        client.bindings.push((server, conn));
-        conn
+        let conn = self.choose_among(pool, server, shared)?;
+        if bound.is_none_or(|binding| binding.conn != conn) {
+            #[cfg(not(canary = "binding_forgotten"))]
+            client.bind(server, conn);
+        }
+        Some(conn)
     }
 
     /// One of several connections for a client that has none yet: an idle one, else a further one
@@ -99,18 +119,29 @@ impl Upstream {
         pool: &Pool,
         server: ServerIdx,
         shared: &mut Shared,
-    ) -> ServerConnId {
-        let conns = &self.servers[server.index()].conns;
+    ) -> Option<ServerConnId> {
+        let state = &self.servers[server.index()];
         let load = |id: ServerConnId| {
             let conn = self.conns.get(id).expect("a listed connection exists");
             (conn.expired > 0, conn.pipeline.len(), conn.out.len())
         };
-        let best = conns.iter().copied().min_by_key(|&id| load(id));
+        let best = state.conns.iter().copied().min_by_key(|&id| load(id));
         match best {
-            Some(conn) if load(conn) == (false, 0, 0) => conn,
-            Some(conn) if to_u32(conns.len()) >= pool.config.server_connections => conn,
-            _ => self.open(pool, server, shared),
+            Some(conn) if load(conn) == (false, 0, 0) => Some(conn),
+            Some(conn) if to_u32(state.conns.len()) >= pool.config.server_connections => Some(conn),
+            _ => self.open_if_due(pool, server, shared).or(best),
         }
+    }
+
+    /// Opens a connection unless the server has refused too many just now.
+    fn open_if_due(
+        &mut self,
+        pool: &Pool,
+        server: ServerIdx,
+        shared: &mut Shared,
+    ) -> Option<ServerConnId> {
+        let is_due = self.servers[server.index()].backoff.until <= shared.now;
+        is_due.then(|| self.open(pool, server, shared))
     }
 
     /// Opens a connection: the shell connects, requests may queue at once.
@@ -120,31 +151,56 @@ impl Upstream {
         server: ServerIdx,
         shared: &mut Shared,
     ) -> ServerConnId {
+        let id = self.dial(pool, server, None, shared);
+        self.server_mut(server).conns.push(id);
+        id
+    }
+
+    /// Opens a connection of its own that asks an ejected server whether it is well.
+    pub(crate) fn open_probe(
+        &mut self,
+        pool: &Pool,
+        server: ServerIdx,
+        shared: &mut Shared,
+    ) -> ServerConnId {
+        let question = probe(pool.config.protocol);
+        self.dial(pool, server, Some(question), shared)
+    }
+
+    /// Has the shell connect; AUTH, SELECT and `question` are the first to leave.
+    fn dial(
+        &mut self,
+        pool: &Pool,
+        server: ServerIdx,
+        question: Option<&[u8]>,
+        shared: &mut Shared,
+    ) -> ServerConnId {
         let counters = Arc::clone(&self.servers[server.index()].counters);
         let mut conn = ServerConn::new(server, pool.config.protocol, counters, shared.now);
         let mut hello = Vec::new();
+        let mut say = |origin: Origin, hello: &[u8]| {
+            conn.out.append(hello, &mut shared.chunks);
+            conn.push_slot(Slot::new(origin, to_u32(hello.len()), false, shared.now));
+        };
         if let Some(password) = &pool.config.redis_auth {
             write_auth(password, &mut hello);
-            conn.out.append(&hello, &mut shared.chunks);
-            conn.push_slot(Origin::Auth, to_u32(hello.len()), shared.now, false);
+            say(Origin::Auth, &hello);
         }
         if pool.config.redis_db > 0 {
             hello.clear();
             write_select(pool.config.redis_db, &mut hello);
-            conn.out.append(&hello, &mut shared.chunks);
-            conn.push_slot(Origin::Select, to_u32(hello.len()), shared.now, false);
+            say(Origin::Select, &hello);
         }
+        if let Some(question) = question {
+            say(Origin::Probe, question);
+        }
+        conn.is_probe = question.is_some();
         conn.handshake_len = conn.out.len();
         shared.memory.held += conn.out.len();
         let id = self.conns.insert_with(|_| conn);
-        let conns = &self.conns;
-        shared
-            .deadlines
-            .forget_dead(conns.len(), |id| conns.get(id).is_some());
         if let Some(timeout) = pool.config.timeout {
             self.arm(id, timeout, shared);
         }
-        self.server_mut(server).conns.push(id);
         shared.counters.total_connections.add(1);
         shared.counters.curr_connections.add(1);
         shared
@@ -171,6 +227,10 @@ impl Upstream {
         };
         conn.last_recv = shared.now;
         conn.counters.server_connections.add(1);
+        if conn.phase == ConnPhase::Ready {
+            let server = conn.server;
+            self.server_mut(server).backoff.failures = 0;
+        }
         self.touch(id, shared);
     }
 
@@ -178,8 +238,7 @@ impl Upstream {
     pub(crate) fn queued(
         &mut self,
         id: ServerConnId,
-        origin: Option<Origin>,
-        len: u32,
+        request: Outgoing,
         timeout: Option<Span>,
         shared: &mut Shared,
     ) {
@@ -187,8 +246,8 @@ impl Upstream {
             .conns
             .get_mut(id)
             .expect("the connection was just chosen");
-        conn.queued(origin, len, shared.now);
-        shared.memory.held += u64::from(len);
+        conn.queued(request, shared.now);
+        shared.memory.held += u64::from(request.len);
         self.announce(id, timeout, shared);
     }
 
@@ -209,21 +268,21 @@ impl Upstream {
             shared.outbox.dirty_servers.push_back(id);
         }
         if let Some(timeout) = timeout
-            && !conn.alarmed
+            && conn.alarm_at.is_none()
         {
             self.arm(id, timeout, shared);
         }
     }
 
-    /// Arms the alarm of a connection for its next deadline, if it has one.
+    /// Arms the alarm of a connection for its next deadline, if it has one and is not awake before.
     pub(crate) fn arm(&mut self, id: ServerConnId, timeout: Span, shared: &mut Shared) {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
         if let Some(at) = conn.next_alarm(timeout)
-            && !conn.alarmed
+            && conn.alarm_at.is_none_or(|armed| at < armed)
         {
-            conn.alarmed = true;
+            conn.alarm_at = Some(at);
             shared.deadlines.arm(at, Alarm::Conn(id));
         }
     }
@@ -268,7 +327,7 @@ impl Upstream {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
-        conn.commit(len, &mut shared.chunks);
+        conn.commit(len, shared.now, &mut shared.chunks);
         shared.memory.held -= to_u64(len);
         if !conn.stalled.is_empty() && conn.out.len() <= SERVER_OUTPUT_SOFT / 2 {
             shared.outbox.resume.extend(conn.stalled.drain(..));
@@ -287,8 +346,10 @@ impl Upstream {
         for (index, server) in self.servers.iter().enumerate() {
             let pool = &pools[server.pool.index()];
             let (mut queued, mut written) = (0, 0);
-            for &id in &server.conns {
+            let probe = server.health.probe;
+            for &id in server.conns.iter().chain(&probe) {
                 let conn = self.conns.get(id).expect("a listed connection exists");
+                assert_eq!(conn.is_probe, Some(id) == probe);
                 assert_eq!(conn.server.index(), index);
                 conn.check_invariants();
                 written += conn.written;
@@ -298,12 +359,24 @@ impl Upstream {
                     .config
                     .timeout
                     .and_then(|timeout| conn.next_alarm(timeout));
-                assert!(alarm.is_none() || conn.alarmed, "every deadline is watched");
+                assert!(
+                    alarm.is_none_or(|at| conn.alarm_at.is_some_and(|armed| armed <= at)),
+                    "every deadline is watched"
+                );
             }
+            assert!(!server.is_down || server.health.is_ejected);
             assert!(to_u32(server.conns.len()) <= pool.config.server_connections);
             assert_eq!(server.counters.in_queue.value(), to_u64(queued));
             assert_eq!(server.counters.out_queue.value(), to_u64(written));
         }
         assert_eq!(listed, self.conns.len());
+    }
+}
+
+/// The question that any healthy server answers.
+const fn probe(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Redis => b"*1\r\n$4\r\nPING\r\n",
+        Protocol::Memcache => b"version\r\n",
     }
 }

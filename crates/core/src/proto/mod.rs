@@ -265,6 +265,20 @@ pub fn write_error(protocol: Protocol, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends what a server answers that has none of the `key_count` keys of a plain read (redis GET and
+/// MGET, memcached get and gets). Returns false, and appends nothing, for any other request.
+pub fn write_miss(
+    protocol: Protocol,
+    request: &Request,
+    key_count: u32,
+    out: &mut Vec<u8>,
+) -> bool {
+    match protocol {
+        Protocol::Redis => redis::split::write_miss(request, key_count, out),
+        Protocol::Memcache => memcache::split::write_miss(request, out),
+    }
+}
+
 /// Appends the keys of a [`Route::Keys`] request to `out`, in request order.
 pub fn parts(protocol: Protocol, frame: &[u8], request: &Request, out: &mut Vec<Part>) {
     match protocol {

@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use twemproxy_core::config::{Config, PoolConfig};
+use twemproxy_core::config::{Config, EjectPolicy, PoolConfig};
 use twemproxy_core::proto::Protocol;
 
 use super::error::{Fault, Place};
@@ -152,6 +152,14 @@ impl Pool {
                 place,
                 "server_connections:",
                 "cannot be 0",
+            ));
+        }
+        let policy = self.draft.core.auto_eject_policy;
+        if policy != EjectPolicy::Rehash && !self.draft.core.auto_eject_hosts {
+            return Err(Fault::directive(
+                self.place_of("auto_eject_policy"),
+                "auto_eject_policy:",
+                "is only valid with auto_eject_hosts: true",
             ));
         }
         if self.draft.core.redis_auth.is_some() && self.draft.core.protocol != Protocol::Redis {

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use twemproxy_core::config::{CrossServerKeys, PoolConfig, ServerConfig};
+use twemproxy_core::config::{CrossServerKeys, EjectPolicy, PoolConfig, ServerConfig};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::ring::{Distribution, HashKind};
 use twemproxy_core::time::Span;
@@ -300,6 +300,21 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
                limit. nutcracker 0.5 read this and ignored it.",
     },
     Directive {
+        name: "client_idle_timeout",
+        value: Value::Number {
+            range: NUMBER,
+            unit: "milliseconds",
+            set: |pool, millis| {
+                let limit = Some(Span::from_millis(millis));
+                pool.core.client_idle_timeout = limit.filter(|&limit| limit != Span::ZERO);
+            },
+        },
+        default: "0",
+        new: true,
+        help: "A client that waits for nothing and sends nothing for so long is closed and \
+               counted in `client_err`; 0 lets clients stay.",
+    },
+    Directive {
         name: "redis_auth",
         value: Value::Text {
             form: "password",
@@ -355,6 +370,23 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
                others. For caches only: the server comes back with what it had.",
     },
     Directive {
+        name: "auto_eject_policy",
+        value: Value::Word {
+            words: || EjectPolicy::ALL.iter().map(|(name, _)| *name).collect(),
+            wrong: "is not \"rehash\", \"fail\" or \"miss\"",
+            set: |pool, word| {
+                EjectPolicy::from_name(word)
+                    .map(|policy| pool.core.auto_eject_policy = policy)
+                    .is_some()
+            },
+        },
+        default: "rehash",
+        new: true,
+        help: "What becomes of the keys of an ejected server: the others get them, or the ring \
+               stays and their requests get an error at once. `miss` also answers get, gets, GET \
+               and MGET as if the key were not there. Only with `auto_eject_hosts: true`.",
+    },
+    Directive {
         name: "server_retry_timeout",
         value: Value::Number {
             range: NUMBER,
@@ -363,7 +395,7 @@ pub(super) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "30000",
         new: false,
-        help: "How long an ejected server stays away before it is tried again.",
+        help: "How long an ejected server stays away before it is probed, and between probes.",
     },
     Directive {
         name: "server_failure_limit",

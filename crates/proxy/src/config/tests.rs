@@ -4,7 +4,7 @@
 mod addresses;
 mod structure;
 
-use twemproxy_core::config::CrossServerKeys;
+use twemproxy_core::config::{CrossServerKeys, EjectPolicy};
 use twemproxy_core::limits::{CLIENT_OUTPUT_LIMIT_DEFAULT, REQUEST_SIZE_LIMIT_DEFAULT};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::ring::{Distribution, HashKind};
@@ -84,6 +84,8 @@ fn a_small_pool_has_the_defaults_of_nutcracker() {
     assert_eq!(pool.client_output_limit, CLIENT_OUTPUT_LIMIT_DEFAULT);
     assert!(!pool.allow_flush);
     assert_eq!(pool.cross_server_keys, CrossServerKeys::Error);
+    assert_eq!(pool.auto_eject_policy, EjectPolicy::Rehash);
+    assert_eq!(pool.client_idle_timeout, None);
     let addresses = &config.pools[0];
     assert_eq!(addresses.backlog, 512);
     assert!(!addresses.tcpkeepalive);
@@ -100,6 +102,7 @@ fn every_directive_arrives() {
          preconnect: true\n  auto_eject_hosts: true\n  server_connections: 4\n  \
          server_retry_timeout: 2000\n  server_failure_limit: 5\n  request_size_limit: 1048576\n  \
          client_output_limit: 4294967296\n  allow_flush: true\n  cross_server_keys: first\n  \
+         auto_eject_policy: fail\n  client_idle_timeout: 60000\n  \
          servers:\n    - 127.0.0.1:2:1\n",
     );
     let pool = &config.core.pools[0];
@@ -120,6 +123,8 @@ fn every_directive_arrives() {
     assert_eq!(pool.client_output_limit, 1 << 32);
     assert!(pool.allow_flush);
     assert_eq!(pool.cross_server_keys, CrossServerKeys::First);
+    assert_eq!(pool.auto_eject_policy, EjectPolicy::Fail);
+    assert_eq!(pool.client_idle_timeout, Some(Span::from_millis(60_000)));
     let addresses = &config.pools[0];
     assert_eq!(addresses.backlog, 7);
     assert!(addresses.tcpkeepalive);
@@ -278,6 +283,16 @@ fn a_wrong_value_is_told_with_its_place() {
             15,
             "\"redis_auth:\" is only valid for a redis pool",
         ),
+        (
+            "auto_eject_policy: miss",
+            22,
+            "\"auto_eject_policy:\" is only valid with auto_eject_hosts: true",
+        ),
+        (
+            "auto_eject_policy: none",
+            22,
+            "\"auto_eject_policy\" is not \"rehash\", \"fail\" or \"miss\"",
+        ),
     ] {
         let expected = format!("F:5:{column}: conf: directive {reason}");
         assert_eq!(bad(&pool_with(line)), expected, "{line}");
@@ -302,6 +317,7 @@ fn every_directive_but_servers_is_refused_when_repeated() {
         "distribution" => "ketama",
         "hash_tag" => "ab",
         "cross_server_keys" => "error",
+        "auto_eject_policy" => "rehash",
         _ => "",
     };
     for directive in POOL.iter().filter(|d| !d.is_list()) {

@@ -33,6 +33,15 @@ fn line(frame: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
+/// See [`crate::proto::write_miss`].
+pub fn write_miss(request: &Request, out: &mut Vec<u8>) -> bool {
+    let is_read = COMMANDS[usize::from(request.command)].shape == Shape::Get;
+    if is_read {
+        out.extend_from_slice(b"END\r\n");
+    }
+    is_read
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::string::String;

@@ -61,6 +61,21 @@ pub fn fragment_head(request: &Request, part_count: u32, out: &mut Vec<u8>) {
     write_bulk(row.name.as_bytes(), out);
 }
 
+/// See [`crate::proto::write_miss`].
+pub fn write_miss(request: &Request, key_count: u32, out: &mut Vec<u8>) -> bool {
+    const NIL: &[u8] = b"$-1\r\n";
+    let count = crate::num::to_usize(key_count);
+    match commands::row(request.command).name {
+        "get" => out.extend_from_slice(NIL),
+        "mget" => {
+            write_array_header(count, out);
+            out.extend(NIL.iter().cycle().take(count * NIL.len()));
+        }
+        _ => return false,
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::request::RequestParser;

@@ -1,0 +1,49 @@
+//! What the scenario tests share.
+
+use twemproxy_core::config::PoolConfig;
+use twemproxy_core::proto::Protocol;
+use twemproxy_core::ring::{Ring, RingServer};
+use twemproxy_core::time::Span;
+use twemproxy_testkit::hand::pool;
+
+/// A redis command as an array of bulk strings.
+pub(crate) fn cmd(words: &str) -> String {
+    let words: Vec<_> = words.split(' ').collect();
+    let mut out = format!("*{}\r\n", words.len());
+    for word in words {
+        out.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    out
+}
+
+pub(crate) fn bulk(value: &str) -> String {
+    format!("${}\r\n{value}\r\n", value.len())
+}
+
+/// The `n`-th key (`k0`, `k1`, ...) that `server` owns.
+pub(crate) fn key_of(config: &PoolConfig, server: u32, n: usize) -> String {
+    let servers: Vec<_> = config
+        .servers
+        .iter()
+        .map(|s| RingServer {
+            name: &s.name,
+            weight: s.weight,
+            live: true,
+        })
+        .collect();
+    let ring = Ring::build(config.distribution, &servers);
+    (0..)
+        .map(|i| format!("k{i}"))
+        .filter(|key| ring.pick(config.hash.hash(key.as_bytes())) == Some(server))
+        .nth(n)
+        .expect("every server owns keys")
+}
+
+pub(crate) fn redis(servers: usize) -> PoolConfig {
+    pool(Protocol::Redis, servers)
+}
+
+pub(crate) fn with_timeout(mut config: PoolConfig, millis: u64) -> PoolConfig {
+    config.timeout = Some(Span::from_millis(millis));
+    config
+}

@@ -177,7 +177,8 @@ fn word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     loop {
         match rest {
             [] => return Some((word, rest)),
-            [byte, ..] if is_space(*byte) => return Some((word, rest)),
+            // Fewer than are skipped between words: the other two are part of a word.
+            [b' ' | b'\t' | b'\n' | b'\r', ..] => return Some((word, rest)),
             [b'"', after @ ..] => {
                 let after = double_quoted(after, &mut word)?;
                 return at_word_end(after).then_some((word, after));
@@ -445,6 +446,13 @@ fn number(n: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vertical_tab_separates_words_only_beside_another_blank() {
+        let words = |text: &[u8]| split_words(text).unwrap();
+        assert_eq!(words(b"a \x0bb"), [b"a", b"b"]);
+        assert_eq!(words(b"a\x0bb"), [b"a\x0bb"]);
+    }
 
     #[test]
     fn quotes_and_escapes_split_as_in_redis() {

@@ -17,8 +17,8 @@ fn files(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
         .unwrap_or_else(|error| panic!("{}: {error}", folder(target).display()));
     entries
         .map(|entry| {
-            let path = entry.unwrap().path();
-            let bytes = fs::read(&path).unwrap();
+            let path = entry.expect("a readable folder").path();
+            let bytes = fs::read(&path).expect("a readable file");
             (path, bytes)
         })
         .collect()

@@ -88,7 +88,10 @@ impl Engine {
         if let Some(is_healthy) = outcome.probed {
             self.probed(id, is_healthy);
         }
-        if let Some(why) = outcome.fatal {
+        // A probe that was answered may be closed already.
+        if let Some(why) = outcome.fatal
+            && self.upstream.conns.get(id).is_some()
+        {
             self.shared
                 .outbox
                 .urgent

@@ -22,13 +22,14 @@ impl Engine {
         if self.draining {
             return Err(Refused { reply: b"" });
         }
-        let limit = pool.config.client_connections;
-        if limit > 0 && pool.client_count >= limit {
+        if !self
+            .client_counts
+            .take(pool_idx, pool.config.client_connections)
+        {
             return Err(Refused {
                 reply: too_many(pool.config.protocol),
             });
         }
-        pool.client_count += 1;
         pool.counters.client_connections.add(1);
         self.shared.counters.total_connections.add(1);
         self.shared.counters.curr_connections.add(1);
@@ -135,7 +136,7 @@ impl Engine {
             return;
         };
         let pool = &mut self.pools[client.pool.index()];
-        pool.client_count -= 1;
+        self.client_counts.give(client.pool);
         pool.counters.client_connections.sub(1);
         match end {
             End::Eof => pool.counters.client_eof.add(1),

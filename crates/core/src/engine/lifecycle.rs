@@ -74,6 +74,7 @@ impl Engine {
         client.out.commit(len, &mut self.shared.chunks);
         self.shared.memory.held -= to_u64(len);
         resume_if_drained(id, client, &mut self.shared);
+        client.rest(&mut self.shared.orders);
         if client.phase != Phase::Open {
             self.close_if_settled(id);
         }

@@ -132,6 +132,8 @@ pub struct Counters {
     pub total_connections: Cell,
     /// Client and server connections now.
     pub curr_connections: Cell,
+    /// Bytes of buffers given back to the allocator so far.
+    pub released: Cell,
 }
 
 impl Counters {
@@ -144,6 +146,7 @@ impl Counters {
             servers: (0..server_count).map(|_| Arc::default()).collect(),
             total_connections: Cell::default(),
             curr_connections: Cell::default(),
+            released: Cell::default(),
         }
     }
 }

@@ -24,10 +24,10 @@ pub const SEND_CHUNK_LEN: usize = 16 * 1024;
 pub const SEND_MOVE_MIN: usize = 8 * 1024;
 
 /// Free small chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_SMALL_CHUNKS_MAX: usize = 128;
+pub const FREE_SMALL_CHUNKS_MAX: usize = 64;
 
 /// Free chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_CHUNKS_MAX: usize = 32;
+pub const FREE_CHUNKS_MAX: usize = 16;
 
 /// Bytes of one large chunk: holds a value of 64 KB with its command, the commonest size of a large
 /// one, and is what longer messages are cut into.
@@ -50,7 +50,7 @@ pub const FREE_FRAGMENT_LEN_MAX: usize = 4 * 1024;
 
 /// Free order queues one engine keeps for clients that are owed nothing at the moment, with at most
 /// [`FREE_ORDER_LEN_MAX`] entries each; the rest goes to the allocator.
-pub const FREE_ORDERS_MAX: usize = 128;
+pub const FREE_ORDERS_MAX: usize = 64;
 /// See [`FREE_ORDERS_MAX`].
 pub const FREE_ORDER_LEN_MAX: usize = 256;
 

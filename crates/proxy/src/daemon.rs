@@ -1,6 +1,6 @@
 //! Life as a daemon: leaving the terminal, and the pid file.
 //!
-//! [`detach`] runs before any thread exists; it holds the only unsafe code of the proxy. The
+//! [`detach`] runs before any thread exists; it holds unsafe code (`fork`), as `memory.rs` does (`malloc_trim`); nothing else does. The
 //! command that started the daemon waits until the daemon is up, or says why it is not.
 
 use std::fs::{self, File, OpenOptions};

@@ -30,6 +30,12 @@ pub(crate) const SERVER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// without it a pool without `timeout:` hangs on a vanished server for a quarter of an hour.
 pub(crate) const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How often it is looked at whether memory should go back to the system.
+pub(crate) const TRIM_PERIOD: Duration = Duration::from_secs(2);
+
+/// Bytes of buffers that the engines must have given up since the last time for that.
+pub(crate) const TRIM_AFTER_LEN: u64 = 512 * 1024;
+
 /// Lines waiting for the log thread; further lines are dropped and counted.
 pub(crate) const LOG_QUEUE_LEN: usize = 4096;
 

@@ -14,6 +14,7 @@ mod health;
 mod limits;
 mod log;
 mod mail;
+mod memory;
 mod net;
 mod notices;
 mod resolver;

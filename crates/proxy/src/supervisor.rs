@@ -42,6 +42,7 @@ use crate::dial::{Dialer, Endpoint, endpoints};
 use crate::health::Health;
 use crate::log::{self, Level, Output, log};
 use crate::mail::{ClientCount, Lookup, ToSupervisor, ToWorker, WorkerAddress};
+use crate::memory;
 use crate::net::errno;
 use crate::net::listener::{ListenError, Listener, SocketFile};
 use crate::net::poller::{Poller, Waker};
@@ -207,6 +208,8 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
             thread,
         }
     };
+    let engines = crew.counters.clone();
+    spawn("memory", move || memory::run(&engines))?;
     let health = Health::new(&core, crew.addresses.clone(), clock);
     let source = StatsSource {
         config: core,

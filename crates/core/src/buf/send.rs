@@ -15,6 +15,7 @@ use crate::num::to_u64;
 #[derive(Debug, Default)]
 pub struct ChunkPool {
     free: [Vec<Vec<u8>>; CLASSES.len()],
+    released: u64,
 }
 
 /// The capacity of a chunk.
@@ -61,11 +62,23 @@ impl ChunkPool {
     pub fn give(&mut self, mut chunk: Vec<u8>) {
         let capacity = chunk.capacity();
         let class = CLASSES.iter().position(|&(len, _)| len == capacity);
-        let Some(class) = class else { return };
+        let Some(class) = class else {
+            self.released += to_u64(capacity);
+            return;
+        };
         if self.free[class].len() < CLASSES[class].1 {
             chunk.clear();
             self.free[class].push(chunk);
+        } else {
+            self.released += to_u64(capacity);
         }
+    }
+
+    /// Bytes that went to the allocator so far because enough were free.
+    #[inline]
+    #[must_use]
+    pub const fn released(&self) -> u64 {
+        self.released
     }
 }
 
@@ -316,6 +329,8 @@ mod tests {
                 pool.give(chunk);
             }
             assert_eq!(pool.free[size.class()].len(), max);
+            assert_eq!(pool.released(), to_u64(5 * CLASSES[size.class()].0));
+            pool.released = 0;
         }
     }
 }

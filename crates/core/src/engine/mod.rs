@@ -286,6 +286,7 @@ impl Engine {
                 }
             } else {
                 self.shared.outbox.is_urgent = false;
+                self.counters.released.set(self.shared.chunks.released());
                 return None;
             }
         }

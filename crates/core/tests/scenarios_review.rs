@@ -1,0 +1,62 @@
+//! Stories about what must not happen however long or unluckily it goes: a hand-driven engine in
+//! virtual time.
+
+#![allow(dead_code, reason = "the support module serves several test files")]
+
+mod support;
+
+use support::{bulk, cmd, key_of, redis};
+use twemproxy_core::config::Config;
+use twemproxy_core::engine::{Closed, Notice};
+use twemproxy_core::ids::ServerIdx;
+use twemproxy_core::limits;
+use twemproxy_core::proto::Protocol;
+use twemproxy_core::time::Span;
+use twemproxy_testkit::hand::{Hand, pool};
+
+/// The invariants, checked after each step, bound the memory of early responses.
+#[test]
+fn a_client_that_is_never_without_an_early_response_does_not_fill_the_memory() {
+    let config = redis(2);
+    let (slow, fast) = (key_of(&config, 0, 0), key_of(&config, 1, 0));
+    let mut hand = Hand::new(config);
+    let client = hand.client();
+    let both = cmd(&format!("GET {slow}")) + &cmd(&format!("GET {fast}"));
+    let value = |i: u32| bulk(&format!("{i:01000}"));
+    hand.send(client, both.as_bytes());
+    hand.say(hand.conn(1), value(0).as_bytes());
+    for i in 1..200 {
+        hand.send(client, both.as_bytes());
+        hand.say(hand.conn(1), value(i).as_bytes());
+        hand.say(hand.conn(0), b"$-1\r\n");
+        assert_eq!(hand.got(client), format!("$-1\r\n{}", value(i - 1)));
+    }
+}
+
+#[test]
+fn an_idle_limit_does_not_keep_the_engine_awake_while_a_client_waits_for_room() {
+    let mut config = redis(1);
+    config.client_idle_timeout = Some(Span::from_millis(100));
+    let mut hand = Hand::new(config);
+    let (big, waits) = (hand.client(), hand.client());
+    hand.send(big, cmd("GET a").as_bytes());
+    hand.limit_writes(hand.conn(0), 0);
+    let set = cmd(&format!("SET k {}", "v".repeat(5_000_000)));
+    hand.send(big, set.as_bytes());
+    hand.send(waits, cmd("GET b").as_bytes());
+    hand.wait_ms(250);
+    let next = hand
+        .engine
+        .poll_timeout()
+        .expect("both are looked at again");
+    assert!(next >= hand.now, "the past is done with");
+    let until = hand.now + Span::from_millis(99);
+    let mut wake_ups = 0;
+    while let Some(at) = hand.engine.poll_timeout().filter(|&at| at <= until) {
+        hand.now = at;
+        hand.engine.handle_timeout(at);
+        hand.settle();
+        wake_ups += 1;
+        assert!(wake_ups < 10, "once per limit and client is enough");
+    }
+}

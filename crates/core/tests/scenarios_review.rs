@@ -60,3 +60,44 @@ fn an_idle_limit_does_not_keep_the_engine_awake_while_a_client_waits_for_room() 
         assert!(wake_ups < 10, "once per limit and client is enough");
     }
 }
+
+#[test]
+fn bytes_that_come_before_a_request_was_sent_are_not_its_response() {
+    let mut hand = Hand::new(redis(1));
+    let (one, two) = (hand.client(), hand.client());
+    hand.send(one, cmd("GET a").as_bytes());
+    let conn = hand.conn(0);
+    hand.say(conn, bulk("a").as_bytes());
+    assert_eq!(hand.got(one), bulk("a"));
+    hand.limit_writes(conn, 0);
+    hand.send(two, cmd("GET secret").as_bytes());
+    hand.say(conn, bulk("stray").as_bytes());
+    assert_eq!(hand.got(two), "");
+    assert!(hand.is_closed(conn));
+    assert!(hand.notices.contains(&Notice::ServerInvalid(ServerIdx(0))));
+    assert_eq!(hand.got(hand.conn(0)), cmd("GET secret"));
+    hand.say(hand.conn(0), bulk("secret").as_bytes());
+    assert_eq!(hand.got(two), bulk("secret"));
+}
+
+#[test]
+fn a_server_that_is_full_says_so_to_all_who_wait_for_it() {
+    for protocol in [Protocol::Redis, Protocol::Memcache] {
+        let mut config = pool(protocol, 1);
+        config.preconnect = true;
+        let mut hand = Hand::new(config);
+        let (one, two) = (hand.client(), hand.client());
+        let conn = hand.conn(0);
+        hand.limit_writes(conn, 0);
+        let (request, refusal) = match protocol {
+            Protocol::Redis => (cmd("GET a"), "-ERR max number of clients reached\r\n"),
+            Protocol::Memcache => ("get a\r\n".into(), "ERROR Too many open connections\r\n"),
+        };
+        hand.send(one, request.as_bytes());
+        hand.send(two, request.as_bytes());
+        hand.say(conn, refusal.as_bytes());
+        assert_eq!(hand.got(one), refusal);
+        assert_eq!(hand.got(two), refusal);
+        assert!(hand.is_closed(conn));
+    }
+}

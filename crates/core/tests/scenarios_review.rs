@@ -101,3 +101,25 @@ fn a_server_that_is_full_says_so_to_all_who_wait_for_it() {
         assert!(hand.is_closed(conn));
     }
 }
+
+#[test]
+fn requests_to_all_servers_wait_for_room_like_any_other() {
+    let mut config = pool(Protocol::Memcache, 2);
+    config.allow_flush = true;
+    let mut hand = Hand::new(config);
+    let client = hand.client();
+    hand.send(client, b"flush_all noreply\r\n");
+    hand.limit_writes(hand.conn(0), 0);
+    let many = b"flush_all noreply\r\n".repeat(1000);
+    for _ in 0..500 {
+        if hand.send(client, &many) == 0 {
+            break;
+        }
+    }
+    assert!(hand.is_read_paused(client));
+    assert!(hand.engine.held() < limits::SERVER_OUTPUT_SOFT + 200_000);
+    hand.unlimit_writes(hand.conn(0));
+    assert!(!hand.is_read_paused(client));
+    let of_first = hand.got(hand.conn(0));
+    assert_eq!(of_first, hand.got(hand.conn(1)), "each got each once");
+}

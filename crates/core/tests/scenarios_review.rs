@@ -123,3 +123,30 @@ fn requests_to_all_servers_wait_for_room_like_any_other() {
     let of_first = hand.got(hand.conn(0));
     assert_eq!(of_first, hand.got(hand.conn(1)), "each got each once");
 }
+
+/// Each looking at all others would take a minute.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "it is the real time that matters")]
+fn many_requests_move_behind_a_handshake_in_reasonable_time() {
+    let mut config = support::with_timeout(redis(1), 400);
+    config.redis_auth = Some(b"secret".to_vec().into());
+    let mut hand = Hand::new(config);
+    let clients: Vec<_> = (0..24).map(|_| hand.client()).collect();
+    for &client in &clients {
+        hand.send(client, cmd("AUTH secret").as_bytes());
+        hand.got(client);
+    }
+    hand.send(clients[0], cmd("SET a 1").as_bytes());
+    let first = hand.conn(0);
+    hand.say(first, b"+OK\r\n+OK\r\n");
+    hand.limit_writes(first, 0);
+    let sets = cmd("SET a 1").repeat(4_000);
+    for &client in &clients {
+        hand.send(client, sets.as_bytes());
+    }
+    hand.now = hand.now + Span::from_millis(1);
+    let began = std::time::Instant::now();
+    hand.breaks(first, Closed::Reset);
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(3), "{took:?}");
+}

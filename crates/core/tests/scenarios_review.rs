@@ -150,3 +150,47 @@ fn many_requests_move_behind_a_handshake_in_reasonable_time() {
     let took = began.elapsed();
     assert!(took < std::time::Duration::from_secs(3), "{took:?}");
 }
+
+#[test]
+fn a_client_closed_at_the_memory_limit_saves_the_others() {
+    let config = Config {
+        pools: vec![redis(1)],
+        memory_limit: 90_000,
+        ..Config::default()
+    };
+    let mut hand = Hand::with_config(config);
+    let clients: Vec<_> = (0..4).map(|_| hand.client()).collect();
+    for &client in &clients {
+        hand.limit_writes(client, 0);
+        hand.send(client, cmd("GET a").as_bytes());
+    }
+    let value = bulk(&"v".repeat(15_000)).repeat(4);
+    hand.say(hand.conn(0), value.as_bytes());
+    for &client in &clients {
+        hand.send(client, cmd("GET a").as_bytes());
+    }
+    // The last two bring the engine over its limit within one read.
+    let value = bulk(&"v".repeat(12_000)).repeat(4);
+    hand.say(hand.conn(0), value.as_bytes());
+    let closed = clients.iter().filter(|&&c| hand.is_closed(c)).count();
+    assert_eq!(closed, 1);
+}
+
+/// The invariants, checked after each step, bound the lists of those who wait.
+#[test]
+fn clients_that_wait_and_leave_are_forgotten() {
+    let mut hand = Hand::new(redis(1));
+    let big = hand.client();
+    hand.send(big, cmd("GET a").as_bytes());
+    hand.limit_writes(hand.conn(0), 0);
+    let set = cmd(&format!("SET k {}", "v".repeat(5_000_000)));
+    hand.send(big, set.as_bytes());
+    for _ in 0..2_500 {
+        let client = hand.client();
+        hand.send(client, cmd("GET b").as_bytes());
+        hand.breaks(client, Closed::Reset);
+    }
+    hand.send(big, cmd("GET c").as_bytes());
+    hand.unlimit_writes(hand.conn(0));
+    assert!(hand.got(hand.conn(0)).ends_with(&cmd("GET c")));
+}

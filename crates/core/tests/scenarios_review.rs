@@ -126,7 +126,10 @@ fn requests_to_all_servers_wait_for_room_like_any_other() {
 
 /// Each looking at all others would take a minute.
 #[test]
-#[allow(clippy::disallowed_methods, reason = "it is the real time that matters")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "it is the real time that matters"
+)]
 fn many_requests_move_behind_a_handshake_in_reasonable_time() {
     let mut config = support::with_timeout(redis(1), 400);
     config.redis_auth = Some(b"secret".to_vec().into());

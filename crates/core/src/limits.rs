@@ -40,6 +40,10 @@ pub const FREE_LARGE_CHUNKS_MAX: usize = 8;
 /// tick need not wait for the last, and what was just read is still in the cache.
 pub const EARLY_FLUSH_LEN: u64 = 32 * 1024;
 
+/// Bytes of early responses that have left which a client may keep beside those that wait; with more,
+/// and more than half, they are forgotten.
+pub const PARKED_DEAD_MAX: usize = 16 * 1024;
+
 /// Free records of split requests one engine keeps for reuse, with at most [`FREE_FRAGMENTS_MAX`]
 /// response buffers of at most [`FREE_FRAGMENT_LEN_MAX`] bytes each; the rest goes to the allocator.
 pub const FREE_SPLITS_MAX: usize = 64;

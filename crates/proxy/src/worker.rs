@@ -213,6 +213,8 @@ impl Worker {
     }
 
     fn read_mail(&mut self, now: Micros) {
+        // A client that was closed in this tick goes before its place is taken by a new one.
+        self.perform_actions(now);
         while let Ok(mail) = self.mailbox.try_recv() {
             match mail {
                 ToWorker::Accepted { pool, stream } => self.accept(pool, stream, now),

@@ -61,8 +61,10 @@ pub enum Notice {
 /// Why a client is closed while it is owed something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doom {
-    /// It reached a hard limit.
+    /// It reached its own hard limit.
     Limit,
+    /// Its bytes came when memory was used up; void if others were closed and there is some again.
+    Memory,
     /// A reply that it was given a part of has failed.
     BrokenReply,
 }

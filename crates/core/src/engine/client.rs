@@ -15,7 +15,8 @@ use crate::buf::{ChunkPool, ChunkSize, RecvBuf, SendQueue};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{
-    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, FREE_ORDERS_MAX, SEND_MOVE_MIN,
+    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, FREE_ORDERS_MAX, PARKED_DEAD_MAX,
+    SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
@@ -117,6 +118,8 @@ pub(crate) struct Client {
     head_seq: u32,
     parked: Vec<u8>,
     parked_live: u32,
+    /// Bytes in `parked` of responses that have left.
+    parked_dead: usize,
     /// Bytes of early responses, in `parked` and in buffers of their own.
     early_len: u64,
 }
@@ -157,6 +160,7 @@ impl Client {
             head_seq: 0,
             parked: Vec::new(),
             parked_live: 0,
+            parked_dead: 0,
             early_len: 0,
         }
     }
@@ -187,9 +191,14 @@ impl Client {
         }
     }
 
-    /// Whether it has been idle since `since`: nothing is owed to it and it is not kept waiting.
+    /// Whether it has been idle since `since`.
     pub(crate) fn is_idle_since(&self, since: Micros) -> bool {
-        self.last_active <= since && self.pause == Pause::No && self.is_settled()
+        self.last_active <= since && self.may_be_idle()
+    }
+
+    /// Whether nothing is owed to it and it is not kept waiting.
+    pub(crate) fn may_be_idle(&self) -> bool {
+        self.pause == Pause::No && self.is_settled()
     }
 
     /// Whether another request may be parsed.
@@ -374,17 +383,33 @@ impl Client {
         }
     }
 
+    /// Forgets the parked responses that have left: a client that always has an early response would
+    /// keep them all.
+    #[cold]
+    fn compact_parked(&mut self) {
+        let mut live = Vec::with_capacity(self.parked.len() - self.parked_dead);
+        for pending in &mut self.order {
+            if let Pending::Parked { start, len } = pending {
+                let bytes = &self.parked[*start..*start + to_usize(*len)];
+                *start = live.len();
+                live.extend_from_slice(bytes);
+            }
+        }
+        self.parked = live;
+        self.parked_dead = 0;
+    }
+
     /// Passes on what has become due at the head of the order queue.
     fn release(&mut self, pool: &mut ChunkPool) {
         while let Some(head) = self.order.front_mut() {
             match head {
-                Pending::Waiting | Pending::Streaming | Pending::Split(_) => return,
+                Pending::Waiting | Pending::Streaming | Pending::Split(_) => break,
                 Pending::Partial(held) => {
                     let held = mem::take(held);
                     self.early_len -= to_u64(held.len());
                     *head = Pending::Streaming;
                     self.out.push(held, pool);
-                    return;
+                    break;
                 }
                 Pending::Ready(bytes) => {
                     let bytes = mem::take(bytes);
@@ -394,14 +419,19 @@ impl Client {
                 Pending::Parked { start, len } => {
                     let range = *start..*start + to_usize(*len);
                     self.early_len -= u64::from(*len);
+                    self.parked_dead += range.len();
                     self.out.append(&self.parked[range], pool);
                     self.parked_live -= 1;
                     if self.parked_live == 0 {
+                        self.parked_dead = 0;
                         pool.give(mem::take(&mut self.parked));
                     }
                 }
             }
             self.pop_head();
+        }
+        if self.parked_dead > PARKED_DEAD_MAX.max(self.parked.len() / 2) {
+            self.compact_parked();
         }
     }
 
@@ -422,6 +452,17 @@ impl Client {
             .count();
         assert_eq!(to_u32(parked), self.parked_live);
         assert!(parked > 0 || self.parked.is_empty());
+        let live: usize = self
+            .order
+            .iter()
+            .map(|pending| match pending {
+                Pending::Parked { len, .. } => to_usize(*len),
+                _ => 0,
+            })
+            .sum();
+        assert_eq!(self.parked.len(), live + self.parked_dead);
+        let bound = PARKED_DEAD_MAX.max(live);
+        assert!(self.parked_dead <= bound, "what has left is forgotten");
         let early: usize = self
             .order
             .iter()

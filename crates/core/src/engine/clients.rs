@@ -102,8 +102,10 @@ impl Clients {
                     unreachable!("a fragment's request is split until the last fragment came")
                 };
                 let held = self.splits.extend(split, fragment, bytes);
-                if to_u64(held) > client.output_limit || shared.memory.is_exhausted() {
+                if to_u64(held) > client.output_limit {
                     shared.outbox.doomed.push((id, Doom::Limit));
+                } else if shared.memory.is_exhausted() {
+                    shared.outbox.doomed.push((id, Doom::Memory));
                 }
             }
             Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => {}
@@ -224,8 +226,10 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
             resume_if_drained(id, client, shared);
         }
     }
-    if client.output_len() > client.output_limit || shared.memory.is_exhausted() {
+    if client.output_len() > client.output_limit {
         shared.outbox.doomed.push((id, Doom::Limit));
+    } else if shared.memory.is_exhausted() {
+        shared.outbox.doomed.push((id, Doom::Memory));
     }
 }
 

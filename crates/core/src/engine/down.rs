@@ -119,7 +119,12 @@ impl Engine {
             moved: true,
             ..moved.slot
         });
-        if let Some(timeout) = pool.config.timeout {
+        // What came first is the oldest: to look at all that moved for each would be quadratic.
+        if let Some(timeout) = pool.config.timeout
+            && conn
+                .alarm_at
+                .is_none_or(|at| moved.slot.queued_at + timeout < at)
+        {
             self.upstream.arm(conn_id, timeout, &mut self.shared);
         }
         self.upstream.touch(conn_id, &mut self.shared);

@@ -146,9 +146,13 @@ impl Engine {
             self.close_idle(id);
             return;
         }
-        // One that is busy is looked at again a whole limit later.
-        let at = (client.last_active + limit).max(now + Span(1));
-        let at = if client.is_settled() { at } else { now + limit };
+        // One that is busy or kept waiting is looked at again a whole limit later.
+        let since = if client.may_be_idle() {
+            client.last_active
+        } else {
+            now
+        };
+        let at = (since + limit).max(now + Span(1));
         self.shared.deadlines.arm(at, Alarm::Client(id));
     }
 }

@@ -125,6 +125,9 @@ impl Engine {
                 result
             }
             Route::EveryServer(merge) => {
+                if self.broadcast_stalls(id) {
+                    return Err(Stalled(frame));
+                }
                 self.broadcast(id, frame.bytes(), request, merge);
                 Ok(())
             }
@@ -374,6 +377,25 @@ impl Engine {
             *start += 1;
         }
         Ok(())
+    }
+
+    /// Whether a client must wait with a request to every server of its pool, because too much waits
+    /// for one of them already.
+    fn broadcast_stalls(&mut self, id: ClientId) -> bool {
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        for server in pool.servers() {
+            let conn = self.upstream.choose(pool, server, client, &mut self.shared);
+            if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
+                client.pause = Pause::Server;
+                return true;
+            }
+        }
+        false
     }
 
     /// Sends a request unchanged to every server of the pool.

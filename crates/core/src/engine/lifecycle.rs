@@ -9,6 +9,9 @@ use crate::ids::{ClientId, PoolIdx};
 use crate::num::to_u64;
 use crate::proto::Protocol;
 
+/// Clients that are gone and may stay on a list of those who wait, beside as many as there are.
+pub(super) const DEAD_WAITERS_MAX: usize = 1024;
+
 /// How a client's connection ended, for the statistics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
@@ -107,10 +110,13 @@ impl Engine {
 
     /// Closes a client that cannot be given what it is owed.
     pub(super) fn close_doomed(&mut self, id: ClientId, doom: Doom) {
+        if doom == Doom::Memory && !self.shared.memory.is_exhausted() {
+            return;
+        }
         if self.clients.slab.get(id).is_some() {
             self.drop_client(id, End::Err);
             self.shared.outbox.notice(match doom {
-                Doom::Limit => Notice::ClientOutputLimit(id),
+                Doom::Limit | Doom::Memory => Notice::ClientOutputLimit(id),
                 Doom::BrokenReply => Notice::ClientReplyBroken(id),
             });
             self.shared
@@ -151,6 +157,32 @@ impl Engine {
         }
         client.clear(&mut self.shared.chunks);
         self.forget_dead_alarms();
+        if client.pause != Pause::No {
+            self.forget_dead_waiters();
+        }
+    }
+
+    /// Forgets the clients that are gone where clients wait, if there are many: a server that takes
+    /// nothing must not collect all who came and went meanwhile.
+    fn forget_dead_waiters(&mut self) {
+        let clients = &self.clients.slab;
+        let most = 2 * clients.len() + DEAD_WAITERS_MAX;
+        let conns = self
+            .upstream
+            .servers
+            .iter()
+            .flat_map(|server| &server.conns);
+        for &id in conns {
+            if let Some(conn) = self.upstream.conns.get_mut(id)
+                && conn.stalled.len() > most
+            {
+                conn.stalled.retain(|&id| clients.get(id).is_some());
+            }
+        }
+        let waiting = &mut self.shared.memory.waiting;
+        if waiting.len() > most {
+            waiting.retain(|&id| clients.get(id).is_some());
+        }
     }
 
     pub(super) fn drain(&mut self) {

@@ -362,5 +362,10 @@ impl Engine {
         self.upstream.check_invariants(&self.pools);
         let held = self.clients.held() + self.upstream.held();
         assert_eq!(held, self.shared.memory.held, "memory is counted exactly");
+        let stalled = self.upstream.conns.iter().map(|(_, conn)| &conn.stalled);
+        for waiting in stalled.chain([&self.shared.memory.waiting]) {
+            let most = 2 * self.clients.slab.len() + lifecycle::DEAD_WAITERS_MAX;
+            assert!(waiting.len() <= most + 1, "who waits is there");
+        }
     }
 }

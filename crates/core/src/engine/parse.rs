@@ -55,7 +55,7 @@ impl Engine {
         let after = to_u64(client.recv.len());
         self.shared.memory.held = self.shared.memory.held - before + after;
         if after > before && self.shared.memory.is_exhausted() {
-            self.shared.outbox.doomed.push((id, Doom::Limit));
+            self.shared.outbox.doomed.push((id, Doom::Memory));
         }
         self.close_if_settled(id);
     }

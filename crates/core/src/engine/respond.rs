@@ -14,7 +14,7 @@ use crate::limits::SCRATCH_TAIL_MAX;
 use crate::num::to_u64;
 use crate::proto::redis::local::auth_accepted;
 use crate::proto::redis::response::{Verdict, verdict};
-use crate::proto::{Protocol, ResponseStep};
+use crate::proto::{self, Protocol, ResponseStep};
 
 /// What came of one read.
 #[derive(Debug, Default)]
@@ -114,10 +114,11 @@ impl Reader<'_> {
         let mut outcome = Outcome::default();
         while outcome.parsed < bytes.len() && outcome.fatal.is_none() {
             let rest = &bytes[outcome.parsed..];
-            let Some(slot) = self.conn.pipeline.front() else {
-                // Nobody waits: were it taken for the next request's response, everyone after it
+            let asked = self.conn.pipeline.front();
+            let Some(slot) = asked.filter(|slot| self.conn.has_begun(slot)) else {
+                // Nobody has asked: were it taken for the next request's response, everyone after it
                 // would get somebody else's data.
-                outcome.fatal = Some(Closed::Invalid);
+                self.refuse_stray(rest, &mut outcome);
                 return outcome;
             };
             let origin = slot.origin;
@@ -140,6 +141,20 @@ impl Reader<'_> {
             }
         }
         outcome
+    }
+
+    /// Bytes that answer nothing end the connection. Before anything was sent on it an error is the
+    /// server's refusal to serve, as of one that has too many connections, and is passed on.
+    #[cold]
+    fn refuse_stray(&mut self, bytes: &[u8], outcome: &mut Outcome) {
+        outcome.fatal = Some(Closed::Invalid);
+        if self.conn.sent == 0
+            && let ResponseStep::Done(len) = self.conn.parser.step(bytes)
+            && proto::is_error(self.protocol, &bytes[..len])
+        {
+            outcome.fatal = Some(Closed::HandshakeRefused);
+            outcome.refusal = Some(bytes[..len].to_vec());
+        }
     }
 
     /// The response at the head of the pipeline ends with `bytes`.

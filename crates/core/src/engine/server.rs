@@ -358,6 +358,7 @@ impl ServerConn {
             && !self
                 .pipeline
                 .iter()
+                .rev()
                 .any(|slot| slot.origin.client() == Some(client.id))
     }
 

@@ -265,6 +265,15 @@ pub fn write_error(protocol: Protocol, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether a whole response tells of a failure.
+#[must_use]
+pub fn is_error(protocol: Protocol, response: &[u8]) -> bool {
+    match protocol {
+        Protocol::Redis => response.starts_with(b"-"),
+        Protocol::Memcache => memcache::response::is_error(response),
+    }
+}
+
 /// Appends what a server answers that has none of the `key_count` keys of a plain read (redis GET and
 /// MGET, memcached get and gets). Returns false, and appends nothing, for any other request.
 pub fn write_miss(

@@ -159,7 +159,7 @@ fn is_blank(text: &[u8]) -> bool {
 }
 
 /// Whether a response tells the client of a failure.
-pub(super) fn is_error(response: &[u8]) -> bool {
+pub(in crate::proto) fn is_error(response: &[u8]) -> bool {
     let word = response.split(|&byte| matches!(byte, b' ' | b'\r')).next();
     matches!(word, Some(b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR"))
 }

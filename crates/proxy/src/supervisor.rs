@@ -30,7 +30,7 @@ use rustix::system::uname;
 use thiserror::Error;
 use twemproxy_core::config::Config;
 use twemproxy_core::counters::Counters;
-use twemproxy_core::engine::Engine;
+use twemproxy_core::engine::{ClientCounts, Engine};
 use twemproxy_core::ids::PoolIdx;
 
 use crate::acceptor::{Acceptor, Door};
@@ -246,11 +246,13 @@ impl Crew {
             addresses: Vec::new(),
             counters: Vec::new(),
         };
+        let clients = ClientCounts::new(core.pools.len());
         let mut workers = Vec::new();
         for index in 0..count {
             let dialer = Dialer::new(Arc::clone(&endpoints), resolver.clone(), index);
             let mut engine = Engine::new(Arc::clone(core), seed());
             engine.number_clients(widen(index) + 1, widen(count));
+            engine.share_clients(clients.clone());
             if count > 1 {
                 engine.share_health();
             }

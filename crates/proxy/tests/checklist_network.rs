@@ -171,6 +171,27 @@ fn one_client_too_many_is_told_so_and_closed() {
 
 // C132 D16
 #[test]
+fn the_limit_of_clients_is_one_for_all_workers() {
+    let dir = private_dir();
+    let pool = lonely(POOL).set("client_connections", "3");
+    let config = ConfigBuilder::new(dir.path()).pool(pool);
+    let proxy = Proxy::start(BINARY, dir.path(), &config, &["--workers=4"]);
+    wait_for("the test's first connection is gone", || {
+        (proxy.stat(POOL, &["client_eof"]) == 1).then_some(())
+    });
+    let mut clients: Vec<Wire> = (0..3).map(|_| proxy.connect(POOL)).collect();
+    for client in &mut clients {
+        client.roundtrip(&array_of(&["PING"]), b"+PONG\r\n");
+    }
+    for _ in 0..8 {
+        let mut surplus = proxy.connect(POOL);
+        surplus.expect(b"-ERR max number of clients reached\r\n");
+        surplus.expect_close();
+    }
+}
+
+// C132 D16
+#[test]
 fn the_limit_of_descriptors_is_raised() {
     let dir = private_dir();
     let config = ConfigBuilder::new(dir.path()).pool(lonely(POOL));

@@ -14,7 +14,9 @@ use super::split::SplitId;
 use crate::buf::{ChunkPool, ChunkSize, RecvBuf, SendQueue};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
-use crate::limits::{CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, SEND_MOVE_MIN};
+use crate::limits::{
+    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, FREE_ORDERS_MAX, SEND_MOVE_MIN,
+};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
 use crate::proto::{RequestLimits, RequestParser};
@@ -67,6 +69,23 @@ pub(crate) struct Binding {
     pub(crate) conn: ServerConnId,
     /// Where its last noreply request ended in that connection's stream.
     pub(crate) noreply_end: u64,
+}
+
+/// Empty order queues, kept for clients that need one again: an idle client holds none.
+#[derive(Debug, Default)]
+pub(crate) struct SpareOrders(Vec<VecDeque<Pending>>);
+
+impl SpareOrders {
+    fn take(&mut self) -> VecDeque<Pending> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, order: VecDeque<Pending>) {
+        let is_worth_it = (1..=FREE_ORDER_LEN_MAX).contains(&order.capacity());
+        if is_worth_it && self.0.len() < FREE_ORDERS_MAX {
+            self.0.push(order);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -199,10 +218,21 @@ impl Client {
 
     /// Takes the next place in the order queue; returns its sequence number.
     #[inline]
-    pub(crate) fn push(&mut self, pending: Pending) -> u32 {
+    pub(crate) fn push(&mut self, pending: Pending, spare: &mut SpareOrders) -> u32 {
+        if self.order.capacity() == 0 {
+            self.order = spare.take();
+        }
         let seq = self.head_seq.wrapping_add(to_u32(self.order.len()));
         self.order.push_back(pending);
         seq
+    }
+
+    /// Gives back what a client that is owed nothing does not need.
+    #[inline]
+    pub(crate) fn rest(&mut self, spare: &mut SpareOrders) {
+        if self.is_settled() {
+            spare.give(mem::take(&mut self.order));
+        }
     }
 
     /// What has become of the request `seq`, which must be in flight.
@@ -227,7 +257,7 @@ impl Client {
             return true;
         }
         let pending = self.park(bytes, pool);
-        self.push(pending);
+        self.order.push_back(pending);
         false
     }
 

@@ -284,7 +284,7 @@ impl Engine {
             let count = to_u32(work.fragments.len());
             Pending::Split(self.clients.splits.open(merge, &work.order, count))
         };
-        let seq = client.push(pending);
+        let seq = client.push(pending, &mut self.shared.orders);
         for (index, plan) in work.fragments.iter().enumerate() {
             let origin = fragment_origin(id, seq, index, work.fragments.len());
             let Some(conn_id) = plan.conn else {
@@ -304,9 +304,12 @@ impl Engine {
             let out = &mut conn.out;
             let chunks = &mut self.shared.chunks;
             out.append(&work.head, chunks);
+            let part_end = proto::part_end(protocol);
             for part in parts {
                 out.append(part.raw.of(frame.bytes()), chunks);
-                out.append(proto::part_end(protocol), chunks);
+                if !part_end.is_empty() {
+                    out.append(part_end, chunks);
+                }
             }
             out.append(proto::fragment_end(protocol), chunks);
             let len = u32::try_from(out.len() - before).expect("a fragment is at most its request");
@@ -383,7 +386,7 @@ impl Engine {
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
             let split = self.clients.splits.open(merge, &[], pool.server_count());
-            client.push(Pending::Split(split))
+            client.push(Pending::Split(split), &mut self.shared.orders)
         });
         let mut down = Vec::new();
         for (index, server) in pool.servers().enumerate() {
@@ -537,7 +540,7 @@ impl Upstream {
         let is_owed = true;
         let origin = is_owed.then(|| Origin::Whole {
             client: id,
-            seq: client.push(Pending::Waiting),
+            seq: client.push(Pending::Waiting, &mut shared.orders),
         });
         if request.noreply && pool.config.server_connections > 1 {
             client.note_noreply(server, conn.stream_end());

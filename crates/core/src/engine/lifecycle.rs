@@ -22,13 +22,14 @@ impl Engine {
         if self.draining {
             return Err(Refused { reply: b"" });
         }
-        let limit = pool.config.client_connections;
-        if limit > 0 && pool.client_count >= limit {
+        if !self
+            .client_counts
+            .take(pool_idx, pool.config.client_connections)
+        {
             return Err(Refused {
                 reply: too_many(pool.config.protocol),
             });
         }
-        pool.client_count += 1;
         pool.counters.client_connections.add(1);
         self.shared.counters.total_connections.add(1);
         self.shared.counters.curr_connections.add(1);
@@ -73,6 +74,7 @@ impl Engine {
         client.out.commit(len, &mut self.shared.chunks);
         self.shared.memory.held -= to_u64(len);
         resume_if_drained(id, client, &mut self.shared);
+        client.rest(&mut self.shared.orders);
         if client.phase != Phase::Open {
             self.close_if_settled(id);
         }
@@ -135,7 +137,7 @@ impl Engine {
             return;
         };
         let pool = &mut self.pools[client.pool.index()];
-        pool.client_count -= 1;
+        self.client_counts.give(client.pool);
         pool.counters.client_connections.sub(1);
         match end {
             End::Eof => pool.counters.client_eof.add(1),

@@ -27,6 +27,7 @@
 
 mod action;
 mod client;
+mod client_counts;
 mod clients;
 mod closed;
 mod deadlines;
@@ -53,6 +54,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 pub use action::{Action, Notice};
+pub use client_counts::ClientCounts;
 pub use closed::Closed;
 pub use owner::{HealthOwner, Mail, Report, Topology};
 
@@ -83,6 +85,7 @@ pub struct Engine {
     /// Memory of the routing of one multi-key request, kept for the next.
     work: Work,
     rng: Rng,
+    client_counts: ClientCounts,
     draining: bool,
     /// Of the servers' health, if this is the only engine of the process.
     owner: Option<HealthOwner>,
@@ -116,6 +119,7 @@ impl Engine {
             scratch: vec![0; SCRATCH_TAIL_MAX + SCRATCH_LEN],
             work: Work::default(),
             rng: Rng::new(seed),
+            client_counts: ClientCounts::new(config.pools.len()),
             draining: false,
             owner: Some(HealthOwner::new(&config)),
             reports: VecDeque::new(),
@@ -159,6 +163,11 @@ impl Engine {
     #[must_use]
     pub fn poll_mail(&mut self) -> Option<Report> {
         self.reports.pop_front()
+    }
+
+    /// Counts clients together with other engines, before the first one comes.
+    pub fn share_clients(&mut self, counts: ClientCounts) {
+        self.client_counts = counts;
     }
 
     /// A client connected to `pool`'s listener.

@@ -18,8 +18,6 @@ pub(crate) struct Pool {
     pub(crate) first_server: u32,
     /// Replaced whole when a server is ejected or restored.
     ring: Ring,
-    /// Clients connected now.
-    pub(crate) client_count: u32,
     /// Of the topology in force; 0 is the configuration's.
     pub(crate) topology_version: u64,
     pub(crate) counters: Arc<PoolCounters>,
@@ -32,7 +30,6 @@ impl Pool {
             config,
             first_server,
             ring,
-            client_count: 0,
             topology_version: 0,
             counters,
         }

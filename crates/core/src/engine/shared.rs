@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::action::Outbox;
+use super::client::SpareOrders;
 use super::deadlines::Deadlines;
 use crate::buf::ChunkPool;
 use crate::counters::Counters;
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     pub(crate) deadlines: Deadlines,
     pub(crate) chunks: ChunkPool,
+    pub(crate) orders: SpareOrders,
     pub(crate) memory: Memory,
     pub(crate) counters: Arc<Counters>,
     /// Where a response is composed before it is copied to where it belongs; empty between uses.
@@ -30,6 +32,7 @@ impl Shared {
             outbox: Outbox::default(),
             deadlines: Deadlines::default(),
             chunks: ChunkPool::default(),
+            orders: SpareOrders::default(),
             memory: Memory::new(memory_limit),
             counters,
             reply: Vec::new(),

@@ -61,6 +61,11 @@ impl ResponseParser {
                 }
                 self.body = None;
                 elements -= 1;
+            } else if let Some(len) = whole_bulk(&bytes[at..]) {
+                // What most arrays are made of.
+                self.scanned = 0;
+                at += len;
+                elements -= 1;
             } else {
                 match self.line(&bytes[at..]) {
                     Line::Scalar(len) => {

@@ -22,7 +22,8 @@ def main(path: str) -> None:
     assert client.set("n", b"10") and client.incr("n", 5) == 15 and client.decr("n", 20) == 0
     assert client.incr("missing", 1) is None
     assert client.touch("a", 5000) is True and client.touch("missing", 1) is False
-    assert client.gat("a", 5000) == b"new"
+    # This version of the library has no method for it.
+    assert client.raw_command("gat 5000 a", "END\r\n") == b"VALUE a 0 3\r\nnew\r\n"
     assert client.delete_many(list(names)) and client.get_many(list(names)) == {}
     assert client.version().count(b".") == 2
 

@@ -254,38 +254,62 @@ fn signed(text: &[u8]) -> Option<i32> {
 /// How far the first response of a server reaches. Values repeat until `END`.
 #[must_use]
 pub fn measure_response(bytes: &[u8]) -> Measure {
-    let Some((text, len)) = line(bytes, b"\r\n") else {
-        return Measure::More;
-    };
-    // No memcached sends more than one blank, or a bare line feed or carriage return.
-    if text.iter().any(|byte| b"\r\n".contains(byte)) {
-        return Measure::Broken;
-    }
-    let words: Vec<&[u8]> = text.split(|&byte| byte == b' ').collect();
-    match words.as_slice() {
-        [b"VALUE", key, flags, count, cas @ ..] if !key.is_empty() => {
-            let numbers =
-                unsigned(flags).is_some() && cas.iter().all(|cas| unsigned(cas).is_some());
-            let (Some(count), true, 0..=1) = (unsigned(count), numbers, cas.len()) else {
-                return Measure::Broken;
-            };
-            let end = len + usize::try_from(count).expect("64-bit tests");
-            match bytes.get(end..) {
-                None | Some([] | [b'\r']) => Measure::More,
-                Some([b'\r', b'\n', rest @ ..]) => match measure_response(rest) {
-                    Measure::Done(more) => Measure::Done(end + 2 + more),
-                    other => other,
-                },
-                Some(_) => Measure::Broken,
-            }
+    let mut at = 0;
+    loop {
+        let rest = &bytes[at..];
+        let Some((text, len)) = line(rest, b"\r\n") else {
+            return Measure::More;
+        };
+        // No memcached sends more than one blank, or a bare line feed or carriage return.
+        if text.iter().any(|byte| b"\r\n".contains(byte)) {
+            return Measure::Broken;
         }
-        [b"VERSION" | b"CLIENT_ERROR" | b"SERVER_ERROR", ..] => Measure::Done(len),
+        let words: Vec<&[u8]> = text.split(|&byte| byte == b' ').collect();
+        match words.as_slice() {
+            [b"VALUE", arguments @ ..] => {
+                let Some(data_len) = value_data_len(arguments) else {
+                    return Measure::Broken;
+                };
+                let end = len + data_len;
+                match rest.get(end..) {
+                    None | Some([] | [b'\r']) => return Measure::More,
+                    Some([b'\r', b'\n', ..]) => at += end + 2,
+                    Some(_) => return Measure::Broken,
+                }
+            }
+            [b"END"] => return Measure::Done(at + len),
+            // Every other line is a whole response: after a value it would be another client's.
+            _ if at > 0 => return Measure::Broken,
+            words if is_response_line(words) => return Measure::Done(len),
+            _ => return Measure::Broken,
+        }
+    }
+}
+
+/// Reads `<key> <flags> <bytes> [<cas>]`.
+fn value_data_len(arguments: &[&[u8]]) -> Option<usize> {
+    let [key, flags, count, cas @ ..] = arguments else {
+        return None;
+    };
+    let numbers = unsigned(flags).is_some() && cas.iter().all(|cas| unsigned(cas).is_some());
+    if key.is_empty() || !numbers || cas.len() > 1 {
+        return None;
+    }
+    // No memcached has larger ones.
+    let count = u32::try_from(unsigned(count)?).ok()?;
+    usize::try_from(count).ok()
+}
+
+/// Whether a line is a response by itself.
+fn is_response_line(words: &[&[u8]]) -> bool {
+    match words {
+        [b"VERSION" | b"CLIENT_ERROR" | b"SERVER_ERROR", ..] => true,
         [
-            b"END" | b"STORED" | b"NOT_STORED" | b"EXISTS" | b"NOT_FOUND" | b"DELETED" | b"TOUCHED"
+            b"STORED" | b"NOT_STORED" | b"EXISTS" | b"NOT_FOUND" | b"DELETED" | b"TOUCHED"
             | b"ERROR" | b"OK",
-        ] => Measure::Done(len),
-        [number] if unsigned(number).is_some() => Measure::Done(len),
-        _ => Measure::Broken,
+        ] => true,
+        [number] => unsigned(number).is_some(),
+        _ => false,
     }
 }
 
@@ -458,5 +482,20 @@ mod tests {
             assert_eq!(measure_response(&response[..cut]), Measure::More);
         }
         assert_eq!(measure_response(b"hello\r\n"), Measure::Broken);
+        let huge = b"VALUE a 0 18446744073709551615\r\n";
+        assert_eq!(measure_response(huge), Measure::Broken);
+    }
+
+    #[test]
+    fn nothing_but_another_value_or_the_end_follows_a_value() {
+        for line in ["7", "STORED", "ERROR", "SERVER_ERROR x", "VERSION 1"] {
+            let alone = format!("{line}\r\n");
+            assert_eq!(
+                measure_response(alone.as_bytes()),
+                Measure::Done(alone.len())
+            );
+            let after = format!("VALUE a 0 1\r\nx\r\n{alone}");
+            assert_eq!(measure_response(after.as_bytes()), Measure::Broken);
+        }
     }
 }

@@ -594,6 +594,23 @@ fn a_large_response_streams_through_and_a_break_in_it_closes_the_client() {
 }
 
 #[test]
+fn a_reply_that_breaks_before_any_of_it_was_sent_becomes_an_error() {
+    let mut hand = Hand::new(redis(1));
+    let client = hand.client();
+    hand.send(client, cmd("GET a").repeat(2).as_bytes());
+    let conn = hand.conn(0);
+    // Both come in one read and are not flushed before the connection breaks in the same tick.
+    let said = bulk("whole") + "$1000\r\nhalf";
+    let space = hand.engine.recv_space(conn.into());
+    space[..said.len()].copy_from_slice(said.as_bytes());
+    hand.engine.recv_commit(conn.into(), said.len(), hand.now);
+    hand.breaks(conn, Closed::Reset);
+    let expected = bulk("whole") + "-ERR Connection reset by peer\r\n";
+    assert_eq!(hand.got(client), expected);
+    assert!(!hand.is_closed(client));
+}
+
+#[test]
 fn a_large_response_before_its_turn_waits_and_then_streams() {
     let config = redis(2);
     let (a, b) = (key_of(&config, 0, 0), key_of(&config, 1, 0));

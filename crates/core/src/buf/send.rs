@@ -222,6 +222,27 @@ impl SendQueue {
         &self.first[..self.start]
     }
 
+    /// Takes back the last `len` bytes.
+    pub fn cut_end(&mut self, len: u64, pool: &mut ChunkPool) {
+        self.len = self
+            .len
+            .checked_sub(len)
+            .expect("no more is taken back than is queued");
+        let mut left = usize::try_from(len).expect("queued bytes fit memory");
+        while let Some(last) = self.rest.back_mut() {
+            if left < last.len() {
+                last.truncate(last.len() - left);
+                return;
+            }
+            left -= last.len();
+            pool.give(self.rest.pop_back().expect("just seen"));
+        }
+        self.first.truncate(self.first.len() - left);
+        if self.first.len() == self.start {
+            self.clear(pool);
+        }
+    }
+
     /// Everything unsent as one buffer, leaving the queue empty.
     #[must_use]
     pub fn take_all(&mut self, pool: &mut ChunkPool) -> Vec<u8> {
@@ -305,6 +326,30 @@ mod tests {
         queue.check_invariants();
         assert!(queue.is_empty());
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_the_end() {
+        let mut pool = ChunkPool::default();
+        for cut in [0, 1, 99, 100, 101, 20_000, 20_099, 20_100] {
+            let mut queue = SendQueue::default();
+            queue.append(&[9; 3], &mut pool);
+            queue.append(&[1; 100], &mut pool);
+            queue.push(vec![2; 20_000], &mut pool);
+            queue.commit(3, &mut pool);
+            let before = queue.take_all(&mut pool);
+            let mut queue = SendQueue::default();
+            queue.append(&[9; 3], &mut pool);
+            queue.append(&[1; 100], &mut pool);
+            queue.push(vec![2; 20_000], &mut pool);
+            queue.commit(3, &mut pool);
+            queue.cut_end(cut, &mut pool);
+            queue.check_invariants();
+            let kept = before.len() - usize::try_from(cut).unwrap();
+            assert_eq!(shown(&queue), &before[..kept]);
+            queue.append(b"next", &mut pool);
+            queue.check_invariants();
+        }
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub(crate) enum Pending {
     /// Its response is larger than one read and comes before its turn.
     Partial(Vec<u8>),
     /// Its response is larger than one read and is passing through to the client.
-    Streaming,
+    Streaming {
+        /// How much of it has been queued so far.
+        queued: u64,
+    },
     /// Several servers have parts of it.
     Split(SplitId),
     /// Answered; the response waits for its turn in `parked`.
@@ -274,7 +277,11 @@ impl Client {
     pub(crate) fn respond_more(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
         if self.is_head(seq) {
             self.out.append(bytes, pool);
-            *self.pending(seq) = Pending::Streaming;
+            let len = to_u64(bytes.len());
+            match self.pending(seq) {
+                Pending::Streaming { queued } => *queued += len,
+                pending => *pending = Pending::Streaming { queued: len },
+            }
             return true;
         }
         self.early_len += to_u64(bytes.len());
@@ -326,10 +333,18 @@ impl Client {
         self.respond(seq, &bytes, pool)
     }
 
-    /// Whether a part of the response to `seq` has already been passed on, so that no other response
-    /// can take its place.
-    pub(crate) fn is_streaming(&mut self, seq: u32) -> bool {
-        matches!(self.pending(seq), Pending::Streaming)
+    /// Takes back what was queued of the response to `seq`, which failed; returns its length, or
+    /// `None` if a part of it has been sent, so that no other response can take its place.
+    pub(crate) fn retract(&mut self, seq: u32, pool: &mut ChunkPool) -> Option<u64> {
+        let Pending::Streaming { queued } = *self.pending(seq) else {
+            return Some(0);
+        };
+        if queued > self.out.len() {
+            return None;
+        }
+        self.out.cut_end(queued, pool);
+        *self.pending(seq) = Pending::Waiting;
+        Some(queued)
     }
 
     /// Drops what was held of the response to `seq`, which failed; returns its length.
@@ -403,11 +418,13 @@ impl Client {
     fn release(&mut self, pool: &mut ChunkPool) {
         while let Some(head) = self.order.front_mut() {
             match head {
-                Pending::Waiting | Pending::Streaming | Pending::Split(_) => break,
+                Pending::Waiting | Pending::Streaming { .. } | Pending::Split(_) => break,
                 Pending::Partial(held) => {
                     let held = mem::take(held);
                     self.early_len -= to_u64(held.len());
-                    *head = Pending::Streaming;
+                    *head = Pending::Streaming {
+                        queued: to_u64(held.len()),
+                    };
                     self.out.push(held, pool);
                     break;
                 }
@@ -475,7 +492,7 @@ impl Client {
         assert_eq!(to_u64(early), self.early_len);
         for (i, pending) in self.order.iter().enumerate() {
             match pending {
-                Pending::Streaming => assert_eq!(i, 0, "only the head streams"),
+                Pending::Streaming { .. } => assert_eq!(i, 0, "only the head streams"),
                 Pending::Partial(_) | Pending::Ready(_) | Pending::Parked { .. } => {
                     assert!(i > 0, "what is due has left");
                 }

@@ -121,11 +121,11 @@ impl Clients {
                 let Some(client) = self.slab.get_mut(id) else {
                     return false;
                 };
-                if client.is_streaming(seq) {
+                let Some(retracted) = client.retract(seq, &mut shared.chunks) else {
                     shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;
-                }
-                shared.memory.held -= client.forget_partial(seq);
+                };
+                shared.memory.held -= retracted + client.forget_partial(seq);
                 shared.memory.held += to_u64(reply.len());
                 let flush = client.respond(seq, reply, &mut shared.chunks);
                 answered(id, client, flush, shared);

@@ -104,7 +104,7 @@ impl Iterator for Words<'_> {
 /// The number of the header line that `line` begins with, and the length of that line.
 #[inline]
 fn header(kind: u8, line: &[u8]) -> Option<(u32, usize)> {
-    if let Some((n, len)) = scan::likely_short_header(kind, line) {
+    if let Some((n, len)) = scan::short_header(kind, line) {
         return Some((n, to_usize(len)));
     }
     let cr = memchr::memchr(b'\r', line)?;

@@ -4,6 +4,8 @@
 //! that it cannot hold up the next one for long. Workers are not involved: the thread reads their
 //! counters at each query.
 
+#[cfg(test)]
+mod docs;
 mod json;
 
 use std::io::{self, Write};

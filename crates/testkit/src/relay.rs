@@ -26,8 +26,17 @@ pub enum Fault {
     Truncate,
     /// Nothing is read any more, until the fault ends.
     Stall,
-    /// One byte in so many becomes a question mark, which no length or type may hold.
+    /// One byte in so many that a server says becomes a question mark, which no length or type may
+    /// hold. Requests pass unharmed: a key that is damaged on its way is another key, and two
+    /// clients' damaged keys may be the same one.
     Corrupt(usize),
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    ToServer,
+    ToClient,
 }
 
 /// A running relay; its connections end with it.
@@ -121,12 +130,15 @@ impl Shared {
             let kept = stream.try_clone()?;
             self.lock().streams.push(kept);
         }
-        let ways = [(client.try_clone()?, server.try_clone()?), (server, client)];
-        for (from, to) in ways {
+        let ways = [
+            (Way::ToServer, client.try_clone()?, server.try_clone()?),
+            (Way::ToClient, server, client),
+        ];
+        for (way, from, to) in ways {
             let shared = Arc::clone(self);
             thread::spawn(move || {
                 // The end of either way is the end of the connection.
-                let _ = shared.pass(&from, &to);
+                let _ = shared.pass(way, &from, &to);
                 let _ = from.shutdown(Shutdown::Both);
                 let _ = to.shutdown(Shutdown::Both);
             });
@@ -134,7 +146,7 @@ impl Shared {
         Ok(())
     }
 
-    fn pass(&self, mut from: &UnixStream, mut to: &UnixStream) -> io::Result<()> {
+    fn pass(&self, way: Way, mut from: &UnixStream, mut to: &UnixStream) -> io::Result<()> {
         let mut space = vec![0; 16 * 1024];
         let mut passed = 0;
         loop {
@@ -145,6 +157,7 @@ impl Shared {
             match fault {
                 _ if bytes.is_empty() => return Ok(()),
                 Fault::None | Fault::Stall => to.write_all(bytes)?,
+                Fault::Corrupt(_) if way == Way::ToServer => to.write_all(bytes)?,
                 Fault::Delay(pause) => {
                     self.pause(pause);
                     to.write_all(bytes)?;
@@ -154,7 +167,10 @@ impl Shared {
                 Fault::Truncate => return to.write_all(&bytes[..len / 2]),
                 Fault::Corrupt(step) => {
                     for (at, byte) in bytes.iter_mut().enumerate() {
-                        if (passed + at) % step == step - 1 {
+                        // Without its end a status line goes on into the next reply, which nobody can
+                        // tell from a longer status.
+                        let is_line_end = matches!(byte, b'\r' | b'\n');
+                        if (passed + at) % step == step - 1 && !is_line_end {
                             *byte = b'?';
                         }
                     }

@@ -122,12 +122,12 @@ fn a_unix_listener_gets_the_mode_of_the_file() {
     let listen = format!("{} 0640", socket.display());
     let config = ConfigBuilder::new(dir.path()).pool(pool(POOL).listen(&listen));
     let _proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
+    let mut client = wait_for("it listens", || Wire::unix(&socket).ok());
     let mode = fs::metadata(&socket)
         .expect("it listens")
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o640);
-    let mut client = Wire::unix(&socket).expect("it listens");
     client.roundtrip(PING, PONG);
 }
 

@@ -12,8 +12,12 @@ use super::side::{Side, converse};
 use super::verdict::{Cell, Expect};
 
 /// Numbers that differ on purpose: where they stand, why, and ours. 0.5 counts no fragments, and
-/// connections to unix sockets only when they end.
-const BETTER: [(&str, &str, &str); 4] = [
+/// connections to unix sockets only when they end. A read that met a dying connection is sent once
+/// more, on a connection of its own.
+const BETTER: [(&str, &str, &str); 7] = [
+    ("total_connections", "D13", "49"),
+    ("fin fin server_eof", "D13", "2"),
+    ("below fin server_eof", "D13", "2"),
     ("mem fragments", "D23", "3"),
     ("redis fragments", "D23", "4"),
     ("unix sock server_connections", "D23", "1"),

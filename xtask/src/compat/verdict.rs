@@ -53,6 +53,8 @@ impl Cell {
         match &self.expect {
             Expect::Same if alike => Verdict::Same,
             Expect::Better(_, wanted) if !alike && self.ours == *wanted => Verdict::Better,
+            // Whether 0.5 gets its answer out before it closes (D12) is a race of its own.
+            Expect::Better("D12", wanted) if alike && self.ours == *wanted => Verdict::Same,
             Expect::Debian(_, wanted) if !alike && self.ours == *wanted => Verdict::Debian,
             _ => Verdict::Different,
         }

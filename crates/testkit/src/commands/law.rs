@@ -14,7 +14,7 @@ pub enum Law {
     AnyOrderOfPairs,
     /// The same types, the same lengths of arrays; time or chance decide the rest.
     Shape,
-    /// The same, and numbers differ by no more than a slow machine may take: [`NEAR`].
+    /// The same, and numbers differ by no more than a slow machine may take (`NEAR`).
     Near,
     /// memcached values in any order, END last.
     Values,

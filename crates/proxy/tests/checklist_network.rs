@@ -154,7 +154,7 @@ fn one_client_too_many_is_told_so_and_closed() {
     });
     let told =
         "client_connections of pool 'alpha' is in force, unlike in nutcracker 0.5: 2 clients\n";
-    assert!(bed.proxy.log().contains(told));
+    bed.proxy.wait_logged(told);
     let mut clients: Vec<Wire> = (0..2).map(|_| bed.client()).collect();
     for client in &mut clients {
         client.roundtrip(&array_of(&["PING"]), b"+PONG\r\n");

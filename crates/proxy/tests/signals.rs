@@ -61,7 +61,7 @@ impl Stage {
     }
 
     fn wait_logged(&self, text: &str) {
-        wait_for(text, || self.proxy.log().contains(text).then_some(()));
+        self.proxy.wait_logged(text);
     }
 
     fn wait_not_listening(&self) {
@@ -169,9 +169,8 @@ fn ttin_and_ttou_move_the_log_level() {
         stage.signal(signal);
         stage.wait_logged(&format!("[.......................] {words}\n"));
     }
-    let log = stage.proxy.log();
-    assert!(log.contains("[.......................] up log level to 11\n"));
-    assert!(log.contains("[.......................] down log level to 10\n"));
+    stage.wait_logged("[.......................] up log level to 11\n");
+    stage.wait_logged("[.......................] down log level to 10\n");
 }
 
 // D27

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -94,30 +94,6 @@ fn ipv6_addresses_work_on_both_sides() {
     client.roundtrip(&array_of(&["SET", "a", "1"]), b"+OK\r\n");
     let name = format!("::1:{}", server.port());
     assert_eq!(proxy.stat(POOL, &[&name, "requests"]), 1);
-}
-
-// D22
-#[test]
-fn a_name_is_looked_up_and_its_addresses_are_tried() {
-    // The last of the name's addresses; nobody listens on the others, if it has others.
-    let addresses = ("localhost", 0).to_socket_addrs().unwrap();
-    let listener = TcpListener::bind(addresses.last().unwrap()).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    agreeable(listener);
-    let dir = private_dir();
-    let pool = PoolBuilder::new(POOL, ServerKind::Redis)
-        .server_line(&format!("localhost:{port}:1 s0"))
-        .set("timeout", "5000");
-    let unresolved =
-        PoolBuilder::new("slow", ServerKind::Redis).server_line("no.such.host.invalid:1:1");
-    let config = ConfigBuilder::new(dir.path()).pool(pool).pool(unresolved);
-    let proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
-    // A lookup that takes its time holds nobody else up.
-    let mut slow = proxy.connect("slow");
-    slow.send(&array_of(&["GET", "a"]));
-    let mut client = proxy.connect(POOL);
-    client.roundtrip(&array_of(&["SET", "a", "1"]), b"+OK\r\n");
-    slow.expect(b"-ERR Host is down\r\n");
 }
 
 // C134

@@ -466,8 +466,11 @@ impl Field {
             ["server_timedout", "server_eof", "server_err"]
                 .map(|counter| self.server_stat(pool, server, counter))
         };
+        // A probe may come while the server is still starting, and wait for longer than its period.
         let [late, eof, err] = failures(KILLED);
-        assert!(late == 0 && eof + err > 0, "{told} {late} {eof} {err}");
+        let may_be_late = pool.policy.is_some();
+        assert!(eof + err > 0, "{told} {eof} {err}");
+        assert!(late == 0 || may_be_late, "{told} {late}");
         let [late, eof, err] = failures(STOPPED);
         assert!(
             late > 0 && eof == 0 && err == 0,

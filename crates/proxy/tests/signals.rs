@@ -189,6 +189,53 @@ fn connections_are_logged_at_level_6_only() {
     }
 }
 
+// D27
+#[test]
+fn protocol_errors_and_lost_servers_are_logged_at_level_5() {
+    for (level, logged) in [("4", false), ("5", true)] {
+        let mut stage = stage(&["-v", level]);
+        let mut client = stage.proxy.connect(POOL);
+        client.send(b"*x\r\n");
+        client.expect(b"-ERR Protocol error: invalid multibulk length\r\n");
+        client.expect_close();
+        let (mut client, server) = stage.in_flight();
+        drop(server);
+        // A read is sent once more.
+        drop(stage.server.accept().expect("the proxy connects again"));
+        assert!(client.read_redis().starts_with(b"-ERR "));
+        drop(client);
+        stage.signal(Signal::TERM);
+        stage.expect_clean_end();
+        let log = stage.proxy.log();
+        assert_eq!(log.contains(" sent an invalid request\n"), logged, "{log}");
+        let lost = "connection to server 's0' of pool 'alpha' lost: ";
+        assert_eq!(log.contains(lost), logged, "{log}");
+        assert!(!log.contains(" accepted c "), "{log}");
+    }
+}
+
+// D27
+#[test]
+fn a_burst_of_lines_is_cut_and_none_of_them_is_missed_in_the_count() {
+    const CLIENTS: usize = 300;
+    let stage = stage(&["-v", "6"]);
+    let mut wires: Vec<Wire> = (0..CLIENTS).map(|_| stage.proxy.connect(POOL)).collect();
+    for wire in &mut wires {
+        wire.roundtrip(b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n");
+    }
+    wait_for("every client is a line or in a count", || {
+        let log = stage.proxy.log();
+        let shown = log.matches(" accepted c ").count();
+        let counted: usize = log
+            .lines()
+            .filter_map(|line| line.strip_suffix(" more accepted clients not shown"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+            .sum();
+        // The harness' first connection is one, too.
+        (counted > 0 && shown > 0 && shown + counted == CLIENTS + 1).then_some(())
+    });
+}
+
 #[test]
 fn the_log_begins_with_the_originals_banner() {
     let mut stage = stage(&[]);

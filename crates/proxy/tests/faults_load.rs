@@ -543,7 +543,7 @@ fn arrives(
     (is_good && found.windows(5).any(|part| part == b"there")).then_some(())
 }
 
-// C107 C108 C109 C111 C112 C123 D10 D12 D14 D32
+// C107 C108 C109 C123 C139 C140 D10 D12 D14 D32
 #[test]
 fn under_load_harmed_servers_cost_the_promised_errors_and_nothing_else() {
     let Some(mut field) = Field::start() else {

@@ -299,7 +299,7 @@ impl Client {
             self.out.append(bytes, pool);
             self.pop_head();
             #[cfg(not(canary = "release_forgotten"))]
-            if !self.order.is_empty() {
+            if !matches!(self.order.front(), None | Some(Pending::Waiting)) {
                 self.release(pool);
             }
             return true;
@@ -415,6 +415,7 @@ impl Client {
     }
 
     /// Passes on what has become due at the head of the order queue.
+    #[inline(never)]
     fn release(&mut self, pool: &mut ChunkPool) {
         while let Some(head) = self.order.front_mut() {
             match head {

@@ -14,10 +14,10 @@ use super::upstream::Upstream;
 use crate::buf::{ChunkPool, SendQueue};
 use crate::config::CrossServerKeys;
 use crate::ids::{ClientId, ServerConnId, ServerIdx};
-use crate::limits::{EARLY_FLUSH_LEN, SERVER_OUTPUT_SOFT};
+use crate::limits::EARLY_FLUSH_LEN;
 use crate::num::{to_u32, to_usize};
 use crate::proto::redis::local::{self, After, LocalConfig};
-use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, Span, memcache};
+use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, memcache};
 
 /// The bytes of one request.
 #[derive(Debug)]
@@ -160,32 +160,6 @@ impl Engine {
         let from = Sender { id, client, pool };
         self.upstream
             .forward(from, owner, frame, request, &mut self.shared)
-    }
-
-    /// The common case of [`Self::route`]: one key, and nothing to be asked first. Kept apart so that
-    /// it finds its client once.
-    #[inline]
-    pub(super) fn route_key<'a>(
-        &mut self,
-        id: ClientId,
-        key: Span,
-        frame: &'a [u8],
-        request: &Request,
-    ) -> Result<(), Stalled<'a>> {
-        let Some(client) = self.clients.slab.get_mut(id) else {
-            return Ok(());
-        };
-        if client.limits.unauthenticated {
-            return self.route(id, Frame::Lent(frame), request);
-        }
-        let pool = &self.pools[client.pool.index()];
-        let Some(owner) = pool.owner(key.of(frame), &mut self.rng) else {
-            self.answer_failure(id, Closed::Refused, request);
-            return Ok(());
-        };
-        let from = Sender { id, client, pool };
-        self.upstream
-            .forward(from, owner, Frame::Lent(frame), request, &mut self.shared)
     }
 
     /// Finds the owner of every key of the request; fills `work.parts` and `work.owners`.
@@ -532,7 +506,6 @@ pub(super) struct Sender<'a> {
 
 impl Upstream {
     /// Queues a request unchanged for the server at `owner`.
-    #[inline]
     fn forward<'a>(
         &mut self,
         from: Sender<'_>,
@@ -542,21 +515,36 @@ impl Upstream {
         shared: &mut Shared,
     ) -> Result<(), Stalled<'a>> {
         let server = from.pool.server(owner);
-        let Some(conn_id) = self.choose(from.pool, server, from.client, shared) else {
+        let Some(conn) = self.choose(from.pool, server, from.client, shared) else {
             self.answer_down(from, server, request, shared);
             return Ok(());
         };
+        if self.stalls(conn, from.id) {
+            from.client.pause = Pause::Server;
+            return Err(Stalled(frame));
+        }
+        self.enqueue(conn, from, request, shared, |out, chunks| {
+            frame.append_to(out, chunks);
+        });
+        Ok(())
+    }
+
+    /// Queues the request that `append` puts into the connection's queue.
+    #[inline(always)]
+    pub(super) fn enqueue(
+        &mut self,
+        conn_id: ServerConnId,
+        from: Sender<'_>,
+        request: &Request,
+        shared: &mut Shared,
+        append: impl FnOnce(&mut SendQueue, &mut ChunkPool),
+    ) {
         let Sender { id, client, pool } = from;
         let conn = self
             .conns
             .get_mut(conn_id)
             .expect("the connection was just chosen");
-        if conn.out.len() > SERVER_OUTPUT_SOFT {
-            conn.stalled.push(id);
-            client.pause = Pause::Server;
-            return Err(Stalled(frame));
-        }
-        frame.append_to(&mut conn.out, &mut shared.chunks);
+        append(&mut conn.out, &mut shared.chunks);
         let is_owed = !request.noreply;
         #[cfg(canary = "noreply_owed")]
         let is_owed = true;
@@ -565,7 +553,7 @@ impl Upstream {
             seq: client.push(Pending::Waiting, &mut shared.orders),
         });
         if request.noreply && pool.config.server_connections > 1 {
-            client.note_noreply(server, conn.stream_end());
+            client.note_noreply(conn.server, conn.stream_end());
         }
         let outgoing = Outgoing {
             origin,
@@ -575,8 +563,9 @@ impl Upstream {
         conn.queued(outgoing, shared.now);
         shared.outbox.is_urgent |= conn.out.len() > EARLY_FLUSH_LEN;
         shared.memory.held += u64::from(request.len);
-        self.announce(conn_id, pool.config.timeout, shared);
-        Ok(())
+        if !conn.is_announced(pool.config.timeout) {
+            self.announce(conn_id, pool.config.timeout, shared);
+        }
     }
 }
 

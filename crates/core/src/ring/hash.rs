@@ -52,6 +52,15 @@ impl HashKind {
         if key.is_empty() {
             return 0;
         }
+        if self == Self::Fnv1a64 {
+            return fnv1a(key, FNV_64);
+        }
+        self.hash_any(key)
+    }
+
+    /// Kept apart from the default, which nearly everybody uses.
+    #[inline(never)]
+    fn hash_any(self, key: &[u8]) -> u32 {
         match self {
             Self::OneAtATime => one_at_a_time(key),
             Self::Md5 => md5(key),
@@ -141,6 +150,7 @@ fn fnv1(key: &[u8], fnv: Fnv) -> u32 {
     fold_by_eights(key, fnv.offset, step)
 }
 
+#[inline(always)]
 #[inline(always)]
 fn fnv1a(key: &[u8], fnv: Fnv) -> u32 {
     let step = |h: u32, &byte: &u8| (h ^ sign_extended(byte)).wrapping_mul(fnv.prime);

@@ -38,7 +38,7 @@ enum Line {
 
 impl ResponseParser {
     /// See [`crate::proto::ResponseParser::step`].
-    #[inline]
+    #[inline(always)]
     pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
         if self.elements == 0
             && let Some(len) = whole_bulk(bytes)
@@ -46,6 +46,12 @@ impl ResponseParser {
             self.scanned = 0;
             return ResponseStep::Done(len);
         }
+        self.step_any(bytes)
+    }
+
+    /// As [`Self::step`], for responses of any kind.
+    #[inline(never)]
+    fn step_any(&mut self, bytes: &[u8]) -> ResponseStep {
         let mut at = 0;
         let mut elements = self.elements.max(1);
         loop {

@@ -114,7 +114,8 @@ impl Reader<'_> {
         }
         if done > 0 {
             let len = written[..done].iter().map(Slot::len).sum();
-            self.conn.finish_run(done, len, to_u64(*at - start), &mut shared.chunks);
+            self.conn
+                .finish_run(done, len, to_u64(*at - start), &mut shared.chunks);
         }
         left
     }

@@ -334,7 +334,9 @@ impl ServerConn {
     fn newly_written(&self) -> (usize, u64) {
         let waiting = self.pipeline.range(self.written..);
         let written = waiting.take_while(|slot| slot.end <= self.sent);
-        written.fold((0, 0), |(count, bytes), slot| (count + 1, bytes + slot.len()))
+        written.fold((0, 0), |(count, bytes), slot| {
+            (count + 1, bytes + slot.len())
+        })
     }
 
     /// Notes when the slots just written were. Writes whose slots are all answered are forgotten, so

@@ -151,7 +151,6 @@ fn fnv1(key: &[u8], fnv: Fnv) -> u32 {
 }
 
 #[inline(always)]
-#[inline(always)]
 fn fnv1a(key: &[u8], fnv: Fnv) -> u32 {
     let step = |h: u32, &byte: &u8| (h ^ sign_extended(byte)).wrapping_mul(fnv.prime);
     fold_by_eights(key, fnv.offset, step)

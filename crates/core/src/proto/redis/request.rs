@@ -128,7 +128,7 @@ impl RequestParser {
         }
         let mut read = self.read;
         while let Some(word) = bytes.get(to_usize(at)..)
-            && let Some((len, header_len)) = scan::short_header(b'$', word)
+            && let Some((len, header_len)) = scan::likely_short_header(b'$', word)
         {
             let start = at + header_len;
             let end = start + len;

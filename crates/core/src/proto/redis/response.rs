@@ -72,6 +72,12 @@ impl ResponseParser {
                 self.scanned = 0;
                 at += len;
                 elements -= 1;
+                while elements > 0
+                    && let Some(len) = whole_bulk(&bytes[at..])
+                {
+                    at += len;
+                    elements -= 1;
+                }
             } else {
                 match self.line(&bytes[at..]) {
                     Line::Scalar(len) => {
@@ -118,7 +124,7 @@ impl ResponseParser {
                 _ => {}
             }
         }
-        if text.starts_with(b"+OK\r\n") {
+        if text.starts_with(b"+OK\r\n") || text.starts_with(b"$-1\r\n") {
             self.scanned = 0;
             return Line::Scalar(5);
         }

@@ -204,10 +204,14 @@ impl Client {
         self.pause == Pause::No && self.is_settled()
     }
 
-    /// Whether another request may be parsed.
+    /// How many more requests may be parsed before responses leave.
     #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        to_u32(self.order.len()) < CLIENT_IN_FLIGHT_MAX && self.output_len() < CLIENT_OUTPUT_SOFT
+    pub(crate) fn room(&self) -> u32 {
+        if self.output_len() < CLIENT_OUTPUT_SOFT {
+            CLIENT_IN_FLIGHT_MAX.saturating_sub(to_u32(self.order.len()))
+        } else {
+            0
+        }
     }
 
     /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at

@@ -430,3 +430,52 @@ fn seed() -> u64 {
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::System { what, error }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// Tells the second process of the test below where to log.
+    const LOG_OF_CHILD: &str = "NUTCRACKER_TEST_LOG";
+
+    // D33
+    #[test]
+    fn a_panic_on_any_thread_is_logged_and_aborts_the_process() {
+        const NAME: &str =
+            "supervisor::tests::a_panic_on_any_thread_is_logged_and_aborts_the_process";
+        if let Some(log) = std::env::var_os(LOG_OF_CHILD) {
+            return panic_on_a_thread(Path::new(&log));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(LOG_OF_CHILD, &log)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let logged = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(output.status.signal(), Some(6), "{said}{logged}");
+        for text in [&said, &logged] {
+            assert!(text.contains("thread 'worker': panicked at "), "{text}");
+            assert!(text.ends_with("out of step\n"), "{text}");
+        }
+    }
+
+    fn panic_on_a_thread(log: &Path) {
+        // The test wants the status, not the dump.
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        setrlimit(Resource::Core, none).unwrap();
+        log::start(Output::open(Some(log)).unwrap(), 0).unwrap();
+        abort_on_panic();
+        // Somebody who waits for the thread must not be what makes it fatal.
+        let _ = spawn("worker", || panic!("out of step")).map(JoinHandle::join);
+    }
+}

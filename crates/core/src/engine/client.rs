@@ -370,11 +370,11 @@ impl Client {
     }
 
     /// Requests in flight that went to several servers.
-    pub(crate) fn split_count(&self) -> usize {
-        self.order
-            .iter()
-            .filter(|pending| matches!(pending, Pending::Split(_)))
-            .count()
+    pub(crate) fn splits(&self) -> impl Iterator<Item = SplitId> {
+        self.order.iter().filter_map(|pending| match pending {
+            Pending::Split(split) => Some(*split),
+            _ => None,
+        })
     }
 
     /// Takes everything that waits for servers out of the order queue, for a client that is gone.

@@ -118,7 +118,7 @@ impl Engine {
             }
             if may_begin_only && self.shared.memory.is_short() {
                 client.pause = Pause::Memory;
-                self.shared.memory.waiting.push(id);
+                self.shared.wait_for_memory(id);
                 return at;
             }
             may_begin_only = true;

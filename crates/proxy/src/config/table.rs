@@ -470,7 +470,10 @@ pub(super) const GLOBAL: &[Directive<GlobalDraft>] = &[Directive {
     default: "0",
     new: true,
     help: "What all buffers of the process may hold together; 0 stands for half of the machine's \
-           memory.",
+           memory. Above 80 % of it no client may begin a request; when one has waited for 5 \
+           seconds, the client that holds most, in an unfinished request or in replies it does not \
+           read, is told so if possible and closed. At the limit the client whose bytes came last \
+           is closed.",
 }];
 
 /// A number whose range the table keeps below 32 bits.

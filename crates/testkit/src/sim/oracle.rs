@@ -92,6 +92,9 @@ impl World {
             Protocol::Redis => text.strip_prefix("-ERR "),
             Protocol::Memcache => text.strip_prefix("SERVER_ERROR "),
         };
+        if client.doomed && own == Some("out of memory reading request") {
+            return true;
+        }
         let age = self.now - expect.at;
         let is_old = pool.timeout.is_some_and(|timeout| age >= timeout.0);
         if is_old && own == Some(Closed::TimedOut.text()) {
@@ -193,7 +196,9 @@ impl World {
     pub(super) fn notice(&mut self, notice: Notice) {
         self.tell(|| format!("{notice:?}"));
         match notice {
-            Notice::ClientOutputLimit(id) | Notice::ClientReplyBroken(id) => {
+            Notice::ClientOutputLimit(id)
+            | Notice::ClientReplyBroken(id)
+            | Notice::ClientMemory(id) => {
                 if let Some(link) = self.link_of(ConnId::Client(id))
                     && let Peer::Client(client) = self.links[link].peer
                 {

@@ -172,6 +172,7 @@ impl World {
         expect.step = self.step;
         expect.at = self.now;
         self.clients[at].expects.push_back(expect);
+        self.owed += 1;
     }
 
     /// Bytes leave for the proxy, in one piece or several.
@@ -204,6 +205,7 @@ impl World {
         self.tell(|| format!("client {at}: is gone"));
         let client = &mut self.clients[at];
         client.phase = Phase::Gone;
+        self.owed -= client.expects.len();
         client.expects.clear();
         client.inbox = Vec::new();
         if self.budget > 0 {
@@ -277,6 +279,7 @@ impl World {
                 }
             };
             let expect = client.expects.pop_front().expect("just looked");
+            self.owed -= 1;
             self.judge_reply(at, &expect, &rest[..len]);
             self.answered += 1;
             done += len;

@@ -301,10 +301,13 @@ fn value_data_len(arguments: &[&[u8]]) -> Option<usize> {
 /// Whether a line is a response by itself.
 fn is_response_line(words: &[&[u8]]) -> bool {
     match words {
-        [b"VERSION" | b"CLIENT_ERROR" | b"SERVER_ERROR", ..] => true,
+        // One that has too many connections says why after `ERROR`.
         [
-            b"STORED" | b"NOT_STORED" | b"EXISTS" | b"NOT_FOUND" | b"DELETED" | b"TOUCHED"
-            | b"ERROR" | b"OK",
+            b"VERSION" | b"CLIENT_ERROR" | b"SERVER_ERROR" | b"ERROR",
+            ..,
+        ] => true,
+        [
+            b"STORED" | b"NOT_STORED" | b"EXISTS" | b"NOT_FOUND" | b"DELETED" | b"TOUCHED" | b"OK",
         ] => true,
         [number] => unsigned(number).is_some(),
         _ => false,

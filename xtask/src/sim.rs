@@ -1,6 +1,8 @@
 //! `sim-sweep`: many simulated worlds. `canaries`: whether the oracles still bite.
 
 use std::env;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -107,7 +109,7 @@ impl Totals {
 
 /// Processor time of this thread, where the system tells; else 0.
 fn own_cpu_nanos() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
     nanos.unwrap_or(0)
 }
@@ -165,9 +167,10 @@ pub(crate) fn canaries(only: Option<&str>) -> Result<(), String> {
         if only.is_some_and(|only| only != name) {
             continue;
         }
+        let wrapper = compiler_with(name, &root.join("target/canaries"))?;
         let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .current_dir(&root)
-            .env("RUSTFLAGS", format!("--cfg canary=\"{name}\""))
+            .env("RUSTC_WORKSPACE_WRAPPER", wrapper)
             .env("CARGO_TARGET_DIR", "target/canaries")
             .args(["run", "--quiet", "--locked", "--package", "xtask", "--"])
             .args([
@@ -200,6 +203,21 @@ pub(crate) fn canaries(only: Option<&str>) -> Result<(), String> {
     }
 }
 
+/// A compiler that plants one bug. A wrapper of its own, because other flags would build everything
+/// anew, not just what depends on the engine.
+fn compiler_with(canary: &str, dir: &Path) -> Result<PathBuf, String> {
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in\n*' --crate-name twemproxy_core '*) \
+         exec \"$@\" --cfg 'canary=\"{canary}\"';;\nesac\nexec \"$@\"\n"
+    );
+    let path = dir.join(format!("{canary}.sh"));
+    let written = fs::create_dir_all(dir)
+        .and_then(|()| fs::write(&path, script))
+        .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
+        .and_then(|()| path.canonicalize());
+    written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
 /// The names of all planted bugs, as the sources have them.
 fn planted(dir: &Path) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
@@ -212,7 +230,7 @@ fn planted(dir: &Path) -> Result<Vec<String>, String> {
                 dirs.push(path);
                 continue;
             }
-            let text = std::fs::read_to_string(&path).map_err(complain)?;
+            let text = fs::read_to_string(&path).map_err(complain)?;
             for part in text.split("canary = \"").skip(1) {
                 names.extend(part.split('"').next().map(str::to_owned));
             }

@@ -73,7 +73,11 @@ impl World {
                     let refusal = self.clients[at].auth_refusal();
                     (b"*2\r\n$4\r\nAUTH\r\n$2\r\npW\r\n", refusal)
                 } else {
-                    (b"get s1\r\n", b"-NOAUTH Authentication required.\r\n")
+                    (
+                        self.dice
+                            .pick(&[b"get s1\r\n".as_slice(), b"*2\r\n$3\r\nGET\r\n$2\r\ns1\r\n"]),
+                        b"-NOAUTH Authentication required.\r\n",
+                    )
                 };
                 bytes.extend_from_slice(request);
                 self.expect(at, Expect::exact(reply), bytes.len());

@@ -514,6 +514,22 @@ fn memcached_is_asked_for_its_version_and_a_probe_too_many_is_closed() {
     assert_eq!(hand.got(probe), "get a\r\n");
 }
 
+// D32. The hand refuses to close a connection twice.
+#[test]
+fn a_probe_that_is_answered_twice_in_one_read_is_closed_once() {
+    let mut hand = Hand::new(ejecting(redis(1), 1));
+    let client = hand.client();
+    hand.send(client, cmd("SET a 1").as_bytes());
+    hand.breaks(hand.conn(0), Closed::Reset);
+    hand.wait_ms(1001);
+    let probe = hand.conn(0);
+    assert_eq!(hand.got(probe), cmd("PING"));
+    hand.say(probe, b"-LOADING wait\r\n-LOADING wait\r\n");
+    assert!(hand.is_closed(probe));
+    hand.wait_ms(1001);
+    assert_ne!(hand.conn(0), probe, "the next period has its own");
+}
+
 // C124
 #[test]
 fn without_a_wait_between_attempts_failures_reach_the_limit() {

@@ -125,7 +125,11 @@ impl Clients {
                     shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;
                 };
-                shared.memory.held -= retracted + client.forget_partial(seq);
+                shared.memory.held -= retracted;
+                #[cfg(not(canary = "half_reply_kept"))]
+                {
+                    shared.memory.held -= client.forget_partial(seq);
+                }
                 shared.memory.held += to_u64(reply.len());
                 let flush = client.respond(seq, reply, &mut shared.chunks);
                 answered(id, client, flush, shared);

@@ -56,6 +56,7 @@ impl Engine {
         let Some(client) = self.clients.slab.get_mut(id) else {
             return;
         };
+        #[cfg(not(canary = "eof_drops_requests"))]
         if client.pause != Pause::No {
             client.eof_read = true;
             return;
@@ -87,6 +88,7 @@ impl Engine {
     pub(super) fn wake_if_recovered(&mut self) {
         if !self.shared.memory.waiting.is_empty() && self.shared.memory.has_recovered() {
             let waiting = core::mem::take(&mut self.shared.memory.waiting);
+            #[cfg(not(canary = "memory_waiters_forgotten"))]
             self.shared.outbox.resume.extend(waiting);
         }
     }

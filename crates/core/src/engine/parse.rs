@@ -112,7 +112,7 @@ impl Engine {
             if client.pause != Pause::No {
                 return at;
             }
-            if !client.has_room() {
+            if client.room() == 0 {
                 client.pause = Pause::Own;
                 return at;
             }

@@ -335,14 +335,6 @@ impl ServerConn {
         self.counters.out_queue_bytes.add(bytes);
     }
 
-    /// Bytes may wait to be sent: if so, the patience with a server that takes none begins.
-    #[inline]
-    pub(crate) fn note_waiting(&mut self, now: Micros) {
-        if self.stuck_since.is_none() && self.sendable() > 0 {
-            self.stuck_since = Some(now);
-        }
-    }
-
     /// How many slots became written since they were counted, and their bytes.
     fn newly_written(&self) -> (usize, u64) {
         let waiting = self.pipeline.range(self.written..);
@@ -366,6 +358,14 @@ impl ServerConn {
             end: self.sent,
             at: now,
         });
+    }
+
+    /// Bytes may wait to be sent: if so, the patience with a server that takes none begins.
+    #[inline]
+    pub(crate) fn note_waiting(&mut self, now: Micros) {
+        if self.stuck_since.is_none() && self.sendable() > 0 {
+            self.stuck_since = Some(now);
+        }
     }
 
     /// When this connection must be looked at, if nothing comes until then: the deadline of the

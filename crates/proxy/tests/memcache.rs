@@ -1,6 +1,6 @@
 //! Memcached through the real binary, byte for byte what one memcached would have said.
 
-use twemproxy_testkit::harness::{Bed, POOL, PoolBuilder, ServerKind};
+use twemproxy_testkit::harness::{Bed, POOL, PoolBuilder, ServerKind, wait_for};
 use twemproxy_testkit::model::memcache::{Frame, Store, request};
 use twemproxy_testkit::rng::Rng;
 use twemproxy_testkit::transcripts::memcache::set;
@@ -372,10 +372,19 @@ fn requests_may_arrive_one_byte_at_a_time() {
 #[test]
 fn quit_closes_after_everything_before_it() {
     let Some(bed) = bed(2) else { return };
+    let ended = |count| {
+        wait_for("the end of a client is counted", || {
+            (bed.proxy.stat(POOL, &["client_eof"]) == count).then_some(())
+        });
+    };
+    // The harness' first connection.
+    ended(1);
     let mut client = bed.client();
     client.send(b"set a 0 0 1\r\nx\r\nget a b\r\nquit\r\nset a 0 0 1\r\ny\r\n");
     client.expect(b"STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
     client.expect_close();
+    ended(2);
+    assert_eq!(bed.proxy.stat(POOL, &["client_err"]), 0);
     bed.client()
         .roundtrip(b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n");
 }

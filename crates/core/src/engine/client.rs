@@ -293,27 +293,33 @@ impl Client {
     }
 
     /// The response to `seq` ends with `bytes`. Returns whether there is something to flush.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn respond(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
-        if self.is_head(seq) {
-            self.out.append(bytes, pool);
-            self.pop_head();
-            #[cfg(not(canary = "release_forgotten"))]
-            if !self.order.is_empty() {
-                self.release(pool);
-            }
-            return true;
+        if !self.is_head(seq) {
+            self.respond_early(seq, bytes, pool);
+            return false;
         }
-        if let Pending::Partial(held) = self.pending(seq) {
+        self.out.append(bytes, pool);
+        self.pop_head();
+        #[cfg(not(canary = "release_forgotten"))]
+        if !matches!(self.order.front(), None | Some(Pending::Waiting)) {
+            self.release(pool);
+        }
+        true
+    }
+
+    /// As [`Self::respond`], for a request that is not yet at the head.
+    #[inline(never)]
+    fn respond_early(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) {
+        let answered = if let Pending::Partial(held) = self.pending(seq) {
             let mut held = mem::take(held);
             held.extend_from_slice(bytes);
             self.early_len += to_u64(bytes.len());
-            *self.pending(seq) = Pending::Ready(held);
+            Pending::Ready(held)
         } else {
-            let parked = self.park(bytes, pool);
-            *self.pending(seq) = parked;
-        }
-        false
+            self.park(bytes, pool)
+        };
+        *self.pending(seq) = answered;
     }
 
     /// The whole response to `seq`, in a buffer of its own. Returns whether there is something to
@@ -381,6 +387,7 @@ impl Client {
         self.head_seq = self.head_seq.wrapping_add(1);
     }
 
+    #[inline]
     fn park(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> Pending {
         self.early_len += to_u64(bytes.len());
         if bytes.len() >= SEND_MOVE_MIN {
@@ -415,6 +422,7 @@ impl Client {
     }
 
     /// Passes on what has become due at the head of the order queue.
+    #[inline(never)]
     fn release(&mut self, pool: &mut ChunkPool) {
         while let Some(head) = self.order.front_mut() {
             match head {

@@ -214,7 +214,7 @@ impl Clients {
 }
 
 /// What follows any response to a client: it is flushed, parses on, or has too much.
-#[inline]
+#[inline(always)]
 pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &mut Shared) {
     if flush {
         shared.outbox.is_urgent |= client.out.len() > EARLY_FLUSH_LEN;

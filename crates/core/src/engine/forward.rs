@@ -14,7 +14,7 @@ use super::upstream::Upstream;
 use crate::buf::{ChunkPool, SendQueue};
 use crate::config::CrossServerKeys;
 use crate::ids::{ClientId, ServerConnId, ServerIdx};
-use crate::limits::{EARLY_FLUSH_LEN, SERVER_OUTPUT_SOFT};
+use crate::limits::EARLY_FLUSH_LEN;
 use crate::num::{to_u32, to_usize};
 use crate::proto::redis::local::{self, After, LocalConfig};
 use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, Span, memcache};
@@ -56,14 +56,23 @@ pub(super) struct Work {
     parts: Vec<Part>,
     /// Position of each part's server in the pool.
     owners: Vec<u32>,
-    /// Per position in the pool: how many parts it owns, then where its parts begin in `sorted`.
-    starts: Vec<u32>,
+    /// Per position in the pool: the parts it owns.
+    groups: Vec<Group>,
     /// Part indexes, by owner, in request order.
     sorted: Vec<u32>,
     /// Which fragment each part belongs to, in request order.
     order: Vec<u16>,
     fragments: Vec<Plan>,
     head: Vec<u8>,
+}
+
+/// The parts of one owner.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    count: u32,
+    /// Where its next part goes in `sorted`.
+    next: u32,
+    fragment: u16,
 }
 
 /// One fragment to be sent.
@@ -160,32 +169,6 @@ impl Engine {
         let from = Sender { id, client, pool };
         self.upstream
             .forward(from, owner, frame, request, &mut self.shared)
-    }
-
-    /// The common case of [`Self::route`]: one key, and nothing to be asked first. Kept apart so that
-    /// it finds its client once.
-    #[inline]
-    pub(super) fn route_key<'a>(
-        &mut self,
-        id: ClientId,
-        key: Span,
-        frame: &'a [u8],
-        request: &Request,
-    ) -> Result<(), Stalled<'a>> {
-        let Some(client) = self.clients.slab.get_mut(id) else {
-            return Ok(());
-        };
-        if client.limits.unauthenticated {
-            return self.route(id, Frame::Lent(frame), request);
-        }
-        let pool = &self.pools[client.pool.index()];
-        let Some(owner) = pool.owner(key.of(frame), &mut self.rng) else {
-            self.answer_failure(id, Closed::Refused, request);
-            return Ok(());
-        };
-        let from = Sender { id, client, pool };
-        self.upstream
-            .forward(from, owner, Frame::Lent(frame), request, &mut self.shared)
     }
 
     /// Finds the owner of every key of the request; fills `work.parts` and `work.owners`.
@@ -294,7 +277,7 @@ impl Engine {
                 continue;
             };
             let parts = &work.sorted[to_usize(plan.first)..to_usize(plan.first + plan.count)];
-            let parts = parts.iter().map(|&part| work.parts[to_usize(part)]);
+            let raws = parts.iter().map(|&part| work.parts[to_usize(part)].raw);
             work.head.clear();
             let protocol = pool.config.protocol;
             proto::fragment_head(protocol, frame.bytes(), request, plan.count, &mut work.head);
@@ -308,12 +291,11 @@ impl Engine {
             let chunks = &mut self.shared.chunks;
             out.append(&work.head, chunks);
             let part_end = proto::part_end(protocol);
-            for part in parts {
-                out.append(part.raw.of(frame.bytes()), chunks);
-                if !part_end.is_empty() {
-                    out.append(part_end, chunks);
+            append_parts(frame.bytes(), raws, part_end, |bytes| {
+                if !bytes.is_empty() {
+                    out.append(bytes, chunks);
                 }
-            }
+            });
             out.append(proto::fragment_end(protocol), chunks);
             let len = u32::try_from(out.len() - before).expect("a fragment is at most its request");
             let outgoing = Outgoing {
@@ -343,16 +325,19 @@ impl Engine {
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
-        work.starts.resize(pool.config.servers.len(), 0);
+        let servers = pool.config.servers.len();
+        work.groups.resize(servers, Group::default());
         for &owner in &work.owners {
-            work.starts[to_usize(owner)] += 1;
+            work.groups[to_usize(owner)].count += 1;
         }
         let mut first = 0;
-        for position in 0..pool.server_count() {
-            let count = mem::replace(&mut work.starts[to_usize(position)], first);
+        for (position, group) in (0..).zip(&mut work.groups) {
+            let count = group.count;
             if count == 0 {
                 continue;
             }
+            group.next = first;
+            group.fragment = fragment_idx(work.fragments.len()).0;
             let server = pool.server(position);
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
             if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
@@ -369,12 +354,12 @@ impl Engine {
         }
         work.sorted.resize(work.parts.len(), 0);
         work.order.resize(work.parts.len(), 0);
-        let mut fragment_of = FragmentOf::default();
-        for (part, &owner) in work.owners.iter().enumerate() {
-            let start = &mut work.starts[to_usize(owner)];
-            work.order[part] = fragment_of.find(*start, &work.fragments);
-            work.sorted[to_usize(*start)] = to_u32(part);
-            *start += 1;
+        let order = work.order.iter_mut();
+        for ((part, &owner), order) in (0..).zip(&work.owners).zip(order) {
+            let group = &mut work.groups[to_usize(owner)];
+            *order = group.fragment;
+            work.sorted[to_usize(group.next)] = part;
+            group.next += 1;
         }
         Ok(())
     }
@@ -532,7 +517,6 @@ pub(super) struct Sender<'a> {
 
 impl Upstream {
     /// Queues a request unchanged for the server at `owner`.
-    #[inline]
     fn forward<'a>(
         &mut self,
         from: Sender<'_>,
@@ -542,21 +526,36 @@ impl Upstream {
         shared: &mut Shared,
     ) -> Result<(), Stalled<'a>> {
         let server = from.pool.server(owner);
-        let Some(conn_id) = self.choose(from.pool, server, from.client, shared) else {
+        let Some(conn) = self.choose(from.pool, server, from.client, shared) else {
             self.answer_down(from, server, request, shared);
             return Ok(());
         };
+        if self.stalls(conn, from.id) {
+            from.client.pause = Pause::Server;
+            return Err(Stalled(frame));
+        }
+        self.enqueue(conn, from, request, shared, |out, chunks| {
+            frame.append_to(out, chunks);
+        });
+        Ok(())
+    }
+
+    /// Queues the request that `append` puts into the connection's queue.
+    #[inline(always)]
+    pub(super) fn enqueue(
+        &mut self,
+        conn_id: ServerConnId,
+        from: Sender<'_>,
+        request: &Request,
+        shared: &mut Shared,
+        append: impl FnOnce(&mut SendQueue, &mut ChunkPool),
+    ) {
         let Sender { id, client, pool } = from;
         let conn = self
             .conns
             .get_mut(conn_id)
             .expect("the connection was just chosen");
-        if conn.out.len() > SERVER_OUTPUT_SOFT {
-            conn.stalled.push(id);
-            client.pause = Pause::Server;
-            return Err(Stalled(frame));
-        }
-        frame.append_to(&mut conn.out, &mut shared.chunks);
+        append(&mut conn.out, &mut shared.chunks);
         let is_owed = !request.noreply;
         #[cfg(canary = "noreply_owed")]
         let is_owed = true;
@@ -565,7 +564,7 @@ impl Upstream {
             seq: client.push(Pending::Waiting, &mut shared.orders),
         });
         if request.noreply && pool.config.server_connections > 1 {
-            client.note_noreply(server, conn.stream_end());
+            client.note_noreply(conn.server, conn.stream_end());
         }
         let outgoing = Outgoing {
             origin,
@@ -575,8 +574,9 @@ impl Upstream {
         conn.queued(outgoing, shared.now);
         shared.outbox.is_urgent |= conn.out.len() > EARLY_FLUSH_LEN;
         shared.memory.held += u64::from(request.len);
-        self.announce(conn_id, pool.config.timeout, shared);
-        Ok(())
+        if !conn.is_announced(pool.config.timeout) {
+            self.announce(conn_id, pool.config.timeout, shared);
+        }
     }
 }
 
@@ -584,7 +584,7 @@ impl Work {
     fn clear(&mut self) {
         self.parts.clear();
         self.owners.clear();
-        self.starts.clear();
+        self.groups.clear();
         self.sorted.clear();
         self.order.clear();
         self.fragments.clear();
@@ -592,19 +592,36 @@ impl Work {
     }
 }
 
-/// Finds the fragment whose parts contain a place in `sorted`; neighbours are usually the same.
-#[derive(Default)]
-struct FragmentOf {
-    last: usize,
-}
-
-impl FragmentOf {
-    fn find(&mut self, place: u32, fragments: &[Plan]) -> u16 {
-        let last = &fragments[self.last];
-        if !(last.first..last.first + last.count).contains(&place) {
-            self.last = fragments.partition_point(|plan| plan.first + plan.count <= place);
+/// Gives `append` the parts `raws` of `frame`, each with `part_end` behind it. Those that lie side by
+/// side in the frame are given as one.
+#[inline]
+fn append_parts(
+    frame: &[u8],
+    raws: impl Iterator<Item = Span>,
+    part_end: &[u8],
+    mut append: impl FnMut(&[u8]),
+) {
+    let gap = to_u32(part_end.len());
+    let mut run: Option<Span> = None;
+    for raw in raws {
+        match &mut run {
+            Some(run)
+                if raw.start == run.end + gap
+                    && (gap == 0 || frame[to_usize(run.end)..].starts_with(part_end)) =>
+            {
+                run.end = raw.end;
+            }
+            _ => {
+                if let Some(run) = run.replace(raw) {
+                    append(run.of(frame));
+                    append(part_end);
+                }
+            }
         }
-        fragment_idx(self.last).0
+    }
+    if let Some(run) = run {
+        append(run.of(frame));
+        append(part_end);
     }
 }
 

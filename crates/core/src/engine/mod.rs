@@ -42,6 +42,7 @@ mod parse;
 mod pool;
 mod respond;
 mod rng;
+mod runs;
 mod server;
 mod shared;
 mod slab;

@@ -121,21 +121,23 @@ impl Engine {
                 self.shared.memory.waiting.push(id);
                 return at;
             }
+            may_begin_only = true;
+            let Some(parse) = self.forward_run(id, bytes, &mut at) else {
+                continue;
+            };
             let rest = &bytes[at..];
-            match client.parser.parse(rest, &client.limits) {
+            match parse {
                 Parse::Complete(request) => {
                     let frame = &rest[..to_usize(request.len)];
-                    let taken = match request.route {
-                        Route::Key(key) => self.route_key(id, key, frame, &request),
-                        _ => self.route(id, Frame::Lent(frame), &request),
-                    };
-                    if taken.is_err() {
+                    if self.route(id, Frame::Lent(frame), &request).is_err() {
                         return at;
                     }
                     at += frame.len();
                 }
                 Parse::Incomplete { need } => {
-                    client.recv.expect(need);
+                    if let Some(client) = self.clients.slab.get_mut(id) {
+                        client.recv.expect(need);
+                    }
                     return at;
                 }
                 Parse::Skip { len } => at += len,
@@ -150,7 +152,6 @@ impl Engine {
                     at += len;
                 }
             }
-            may_begin_only = true;
         }
         at
     }

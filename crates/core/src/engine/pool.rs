@@ -50,16 +50,14 @@ impl Pool {
     /// Position of the server that owns `key`; `None` if all are ejected.
     #[inline]
     pub(crate) fn owner(&self, key: &[u8], rng: &mut Rng) -> Option<u32> {
-        // compat: a pool with one server hashes nothing, and an ejected single server owns nothing.
-        if self.config.servers.len() == 1 {
-            return self.ring.pick(0);
-        }
-        let hash = match self.config.distribution {
-            Distribution::Ketama | Distribution::Modula => self
-                .config
-                .hash
-                .hash(tag::hashed_part(key, self.config.hash_tag)),
-            Distribution::Random => rng.next_u32(),
+        let hash = if self.config.servers.len() == 1 {
+            // compat: a pool with one server hashes nothing, and an ejected single server owns nothing.
+            0
+        } else if self.config.distribution == Distribution::Random {
+            rng.next_u32()
+        } else {
+            let hashed = tag::hashed_part(key, self.config.hash_tag);
+            self.config.hash.hash(hashed)
         };
         self.ring.pick(hash)
     }

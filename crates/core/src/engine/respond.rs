@@ -102,18 +102,22 @@ impl Engine {
 }
 
 /// What reading one connection touches.
-struct Reader<'a> {
-    conn: &'a mut ServerConn,
-    health: &'a mut Health,
-    clients: &'a mut Clients,
-    protocol: Protocol,
+pub(super) struct Reader<'a> {
+    pub(super) conn: &'a mut ServerConn,
+    pub(super) health: &'a mut Health,
+    pub(super) clients: &'a mut Clients,
+    pub(super) protocol: Protocol,
 }
 
 impl Reader<'_> {
     fn read(&mut self, bytes: &[u8], shared: &mut Shared) -> Outcome {
         let mut outcome = Outcome::default();
         while outcome.parsed < bytes.len() && outcome.fatal.is_none() {
+            let ahead = self.answer_run(bytes, &mut outcome.parsed, shared);
             let rest = &bytes[outcome.parsed..];
+            if rest.is_empty() {
+                break;
+            }
             let asked = self.conn.pipeline.front();
             let Some(slot) = asked.filter(|slot| self.conn.has_begun(slot)) else {
                 // Nobody has asked: were it taken for the next request's response, everyone after it
@@ -124,7 +128,7 @@ impl Reader<'_> {
             let origin = slot.origin;
             #[cfg(canary = "pipeline_off_by_one")]
             let origin = self.conn.pipeline.get(1).map_or(origin, |slot| slot.origin);
-            match self.conn.parser.step(rest) {
+            match ahead.unwrap_or_else(|| self.conn.parser.step(rest)) {
                 ResponseStep::Done(len) => {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
                     outcome.parsed += len;

@@ -59,8 +59,6 @@ pub(crate) struct Slot {
     pub(crate) origin: Origin,
     /// When the request was queued; its deadline is a pool's time-out later.
     pub(crate) queued_at: Micros,
-    /// When its last byte went to the kernel; means nothing before.
-    pub(crate) written_at: Micros,
     /// Offset one past its last byte.
     pub(crate) end: u64,
     pub(crate) len: u32,
@@ -77,12 +75,17 @@ impl Slot {
         Self {
             origin,
             queued_at: now,
-            written_at: now,
             end: 0,
             len,
             moved: false,
             readonly,
         }
+    }
+
+    /// Bytes of the request.
+    #[inline]
+    pub(crate) fn len(&self) -> u64 {
+        u64::from(self.len)
     }
 
     /// Whether it is the proxy's own request and no client's.
@@ -103,6 +106,13 @@ pub(crate) struct Outgoing {
     pub(crate) origin: Option<Origin>,
     pub(crate) len: u32,
     pub(crate) readonly: bool,
+}
+
+/// The kernel took all up to `end` of a connection's stream.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    end: u64,
+    at: Micros,
 }
 
 /// Where a connection is in its life.
@@ -126,6 +136,9 @@ pub(crate) struct ServerConn {
     pub(crate) pipeline: VecDeque<Slot>,
     /// How many slots at the front of the pipeline are completely written.
     pub(crate) written: usize,
+    /// When the kernel took what, for the slots that are written: each is of the first write whose
+    /// offset is not below its end.
+    writes: VecDeque<Write>,
     /// How many slots at the front of the pipeline have expired.
     pub(crate) expired: usize,
     /// Bytes the kernel took.
@@ -174,6 +187,7 @@ impl ServerConn {
             out: SendQueue::default(),
             pipeline: VecDeque::new(),
             written: 0,
+            writes: VecDeque::new(),
             expired: 0,
             sent: 0,
             handshake_len: 0,
@@ -207,6 +221,12 @@ impl ServerConn {
     #[inline]
     pub(crate) const fn stream_end(&self) -> u64 {
         self.sent + self.out.len()
+    }
+
+    /// Whether a flush is due and, with a `timeout`, an alarm armed.
+    #[inline]
+    pub(crate) const fn is_announced(&self, timeout: Option<Span>) -> bool {
+        self.dirty && (self.alarm_at.is_some() || timeout.is_none())
     }
 
     /// A client's request whose bytes have just been appended to `out`.
@@ -257,9 +277,32 @@ impl ServerConn {
         slot
     }
 
+    /// Takes out the first `count` slots, which are written, expect no longer, and hold `len` bytes:
+    /// their responses of `response_len` bytes in all have been passed on.
+    pub(crate) fn finish_run(
+        &mut self,
+        count: usize,
+        len: u64,
+        response_len: u64,
+        pool: &mut ChunkPool,
+    ) {
+        self.answered = self.pipeline[count - 1].end;
+        self.pipeline.drain(..count);
+        self.written -= count;
+        let count = to_u64(count);
+        self.counters.out_queue.sub(count);
+        self.counters.out_queue_bytes.sub(len);
+        self.counters.responses.add(count);
+        self.counters.response_bytes.add(response_len);
+        if self.pipeline.is_empty() {
+            self.rest(pool);
+        }
+    }
+
     /// Nothing is outstanding any more.
     pub(crate) fn rest(&mut self, pool: &mut ChunkPool) {
         self.unsorted = false;
+        self.writes.clear();
         self.kept.clear(pool);
     }
 
@@ -274,20 +317,42 @@ impl ServerConn {
             kept.push(end, segment, pool);
         });
         self.sent += to_u64(len);
-        let (mut count, mut bytes) = (0, 0);
-        while let Some(slot) = self.pipeline.get_mut(self.written) {
-            if slot.end > self.sent {
-                break;
-            }
-            slot.written_at = now;
-            self.written += 1;
-            count += 1;
-            bytes += u64::from(slot.len);
+        let (count, bytes) = self.newly_written();
+        if count == 0 {
+            return;
         }
+        self.written += count;
+        self.note_write(now);
+        let count = to_u64(count);
         self.counters.in_queue.sub(count);
         self.counters.in_queue_bytes.sub(bytes);
         self.counters.out_queue.add(count);
         self.counters.out_queue_bytes.add(bytes);
+    }
+
+    /// How many slots became written since they were counted, and their bytes.
+    fn newly_written(&self) -> (usize, u64) {
+        let waiting = self.pipeline.range(self.written..);
+        let written = waiting.take_while(|slot| slot.end <= self.sent);
+        written.fold((0, 0), |(count, bytes), slot| {
+            (count + 1, bytes + slot.len())
+        })
+    }
+
+    /// Notes when the slots just written were. Writes whose slots are all answered are forgotten, so
+    /// there are no more writes than slots.
+    fn note_write(&mut self, now: Micros) {
+        while self
+            .writes
+            .front()
+            .is_some_and(|write| write.end <= self.answered)
+        {
+            self.writes.pop_front();
+        }
+        self.writes.push_back(Write {
+            end: self.sent,
+            at: now,
+        });
     }
 
     /// When this connection must be looked at, if nothing comes until then: the deadline of the
@@ -324,7 +389,9 @@ impl ServerConn {
         if self.expired == 0 || self.blamed || self.written == 0 {
             return None;
         }
-        Some(self.pipeline.front()?.written_at + timeout)
+        let front = self.pipeline.front()?;
+        let write = self.writes.iter().find(|write| write.end >= front.end);
+        Some(write.expect("a written slot was written").at + timeout)
     }
 
     /// When it counts as dead: it holds an expired request and no byte has come for one further

@@ -252,7 +252,6 @@ impl Upstream {
     }
 
     /// Sees to it that what was queued is sent and watched.
-    #[inline]
     pub(crate) fn announce(
         &mut self,
         id: ServerConnId,
@@ -306,6 +305,13 @@ impl Upstream {
             conn.dirty = false;
             conn.sendable() > 0
         })
+    }
+
+    /// Whether so much waits on a connection that clients must wait, too.
+    #[inline]
+    pub(crate) fn is_full(&self, id: ServerConnId) -> bool {
+        let conn = self.conns.get(id).expect("the connection was just chosen");
+        conn.out.len() > SERVER_OUTPUT_SOFT
     }
 
     /// Whether so much waits on a connection that a client must wait too; if so it will be resumed.

@@ -185,7 +185,7 @@ impl RequestParser {
     /// Looks at `bytes`, which start where the current frame starts and hold at least what the last
     /// call saw. After `Complete`, `Inline`, `Skip` or `Invalid` the caller drops the frame's bytes and
     /// calls again with the rest.
-    #[inline]
+    #[inline(always)]
     pub fn parse(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
         match self {
             Self::Redis(parser) => parser.parse(bytes, limits),
@@ -226,7 +226,7 @@ impl ResponseParser {
     }
 
     /// Looks at `bytes`, the first of which no earlier call has consumed.
-    #[inline]
+    #[inline(always)]
     pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
         match self {
             Self::Redis(parser) => parser.step(bytes),

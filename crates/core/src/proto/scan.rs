@@ -69,36 +69,37 @@ pub fn short_header(kind: u8, line: &[u8]) -> Option<(u32, u32)> {
 
 /// As [`short_header`], quicker for one or two digits with at least eight bytes behind them: the
 /// header of nearly every key and value.
+///
+/// What is expected is taken out with `^`, all bytes at once. A digit leaves its value, at most 9,
+/// and anything else leaves 10 or more: with 6 added or without, its high half is not 0.
 #[inline(always)]
 #[must_use]
 pub fn likely_short_header(kind: u8, line: &[u8]) -> Option<(u32, u32)> {
-    const TWO_DIGITS: u64 = 0xFF_FF00_00FF;
-    const ONE_DIGIT: u64 = 0xFFFF_00FF;
-    let kind64 = u64::from(kind);
+    const ONE: u64 = u64::from_le_bytes(*b"\x000\r\n\0\0\0\0");
+    const TWO: u64 = u64::from_le_bytes(*b"\x0000\r\n\0\0\0");
     if let Some(head) = line.first_chunk() {
-        let head = u64::from_le_bytes(*head);
-        let (a, b) = (digit64(head >> 8), digit64(head >> 16));
-        if head & TWO_DIGITS == (CRLF64 << 24) | kind64 && a.wrapping_sub(1) <= 8 && b <= 9 {
+        let head = u64::from_le_bytes(*head) ^ u64::from(kind);
+        let two = head ^ TWO;
+        let (a, b) = (low_byte(two >> 8), low_byte(two >> 16));
+        if (two | two.wrapping_add(0x06_0600)) & 0xFF_FFF0_F0FF == 0 && a != 0 {
             return Some((10 * a + b, 5));
         }
-        if head & ONE_DIGIT == (CRLF64 << 16) | kind64 && a <= 9 {
-            return Some((a, 4));
+        let one = head ^ ONE;
+        if (one | one.wrapping_add(0x0600)) & 0xFFFF_F0FF == 0 {
+            return Some((low_byte(one >> 8), 4));
         }
     }
     short_header(kind, line)
 }
 
-const CRLF64: u64 = u64::from_le_bytes(*b"\r\n\0\0\0\0\0\0");
-
-/// As [`digit`].
 #[inline(always)]
 #[allow(
     clippy::as_conversions,
     clippy::cast_possible_truncation,
     reason = "one byte is left"
 )]
-const fn digit64(bytes: u64) -> u32 {
-    ((bytes & 0xFF) as u32).wrapping_sub(0x30)
+const fn low_byte(bytes: u64) -> u32 {
+    (bytes & 0xFF) as u32
 }
 
 const CRLF: u32 = u32::from_le_bytes(*b"\r\n\0\0");

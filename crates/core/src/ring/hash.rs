@@ -52,6 +52,15 @@ impl HashKind {
         if key.is_empty() {
             return 0;
         }
+        if self == Self::Fnv1a64 {
+            return fnv1a(key, FNV_64);
+        }
+        self.hash_any(key)
+    }
+
+    /// Kept apart from the default, which nearly everybody uses.
+    #[inline(never)]
+    fn hash_any(self, key: &[u8]) -> u32 {
         match self {
             Self::OneAtATime => one_at_a_time(key),
             Self::Md5 => md5(key),

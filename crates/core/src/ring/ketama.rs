@@ -2,8 +2,8 @@
 //!
 //! How many points a server has and where they lie is twemproxy's, rounding included. How the owner
 //! of a hash is found is ours: `cells` cuts the circle into 2 to 4 times as many equal parts as
-//! there are points and knows the first candidate of each, so that a lookup reads one cell and,
-//! nearly always, one or two points.
+//! there are points. Most parts have no point in them and hence one owner, which the cell names; the
+//! others name the first candidate, and a scan of one or two points finds the owner.
 //!
 //! ```text
 //! hash     [ top bits = c | rest ]
@@ -16,7 +16,8 @@
 //! Invariants:
 //! 1. `points` is empty, or sorted by value and ended by a sentinel of value `u32::MAX` that repeats
 //!    the first point's server. So every scan ends, and past the last point means the first one.
-//! 2. `cells[c]` is the number of points whose value is below `c << shift`.
+//! 2. The first candidate of `cells[c]` is the first point whose value is not below `c << shift`; the
+//!    cell names its server instead if its value is not below the cell's last hash either.
 //! 3. `cells` is empty if and only if `points` is.
 
 use alloc::vec::Vec;
@@ -25,11 +26,20 @@ use super::hash::md5_words;
 use super::{Point, RingServer, live};
 use crate::num::{to_u32, to_usize};
 
+/// One part of the circle.
+#[derive(Clone, Copy, Debug)]
+enum Cell {
+    /// Its only owner.
+    One(u32),
+    /// The index of the first point that may own a hash in it.
+    From(u32),
+}
+
 /// The circle twemproxy's source calls the continuum.
 #[derive(Clone, Debug)]
 pub(super) struct Ketama {
     points: Vec<Point>,
-    cells: Vec<u32>,
+    cells: Vec<Cell>,
     shift: u32,
 }
 
@@ -83,7 +93,10 @@ impl Ketama {
 
     #[inline]
     pub(super) fn pick(&self, hash: u32) -> Option<u32> {
-        let first = *self.cells.get(to_usize(hash >> self.shift))?;
+        let first = match *self.cells.get(to_usize(hash >> self.shift))? {
+            Cell::One(server) => return Some(server),
+            Cell::From(first) => first,
+        };
         let candidates = self.points.get(to_usize(first)..)?;
         let owner = candidates.iter().find(|point| point.value >= hash)?;
         Some(owner.server)
@@ -103,13 +116,19 @@ fn cell_shift(point_count: usize) -> u32 {
     u32::BITS - cell_count.trailing_zeros()
 }
 
-fn first_candidates(points: &[Point], shift: u32) -> Vec<u32> {
-    let cell_count = 1 << (u32::BITS - shift);
+fn first_candidates(points: &[Point], shift: u32) -> Vec<Cell> {
+    let last_cell = u32::MAX >> shift;
     let mut first = 0;
-    let cells = (0..cell_count).map(|cell: u32| {
-        let below = |point: &&Point| point.value < cell << shift;
+    let cells = (0..=last_cell).map(|cell| {
+        let start = cell << shift;
+        let below = |point: &&Point| point.value < start;
         first += points[first..].iter().take_while(below).count();
-        to_u32(first)
+        let candidate = points[first];
+        if candidate.value >= start | !(u32::MAX << shift) {
+            Cell::One(candidate.server)
+        } else {
+            Cell::From(to_u32(first))
+        }
     });
     cells.collect()
 }

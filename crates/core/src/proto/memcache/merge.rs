@@ -28,27 +28,31 @@ pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out:
 /// compat: keys are not compared. For each key of the request its fragment's next block is taken,
 /// so misses may change the order of blocks of different servers; each block names its key.
 fn values(order: &[u16], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) -> Option<()> {
-    for &index in order {
-        next_block(&mut fragments[usize::from(index)], out)?;
+    for run in order.chunk_by(|a, b| a == b) {
+        next_blocks(&mut fragments[usize::from(run[0])], run.len(), out)?;
     }
     for fragment in fragments {
         // More blocks than keys: odd, but the server did say so.
-        while next_block(fragment, out)? {}
+        next_blocks(fragment, usize::MAX, out)?;
     }
     out.extend_from_slice(END);
     Some(())
 }
 
-/// Appends the fragment's next block; false at its `END`, `None` at anything else.
-fn next_block(fragment: &mut FragmentResponse, out: &mut Vec<u8>) -> Option<bool> {
+/// Appends the fragment's next blocks, `count` of them or as many as come before its `END`; `None` at
+/// anything else.
+fn next_blocks(fragment: &mut FragmentResponse, count: usize, out: &mut Vec<u8>) -> Option<()> {
     let rest = fragment.bytes.get(fragment.cursor..)?;
-    if rest == END {
-        return Some(false);
+    let mut len = 0;
+    for _ in 0..count {
+        if rest[len..] == *END {
+            break;
+        }
+        len += value_block_len(&rest[len..])?;
     }
-    let len = value_block_len(rest)?;
     out.extend_from_slice(&rest[..len]);
     fragment.cursor += len;
-    Some(true)
+    Some(())
 }
 
 /// The first response, if all are what `flush_all` and `verbosity` are answered with.

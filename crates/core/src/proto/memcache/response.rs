@@ -10,7 +10,7 @@ use super::words::{Words, short_number, word_end};
 use crate::limits::RESPONSE_LINE_LEN_MAX;
 use crate::num::{to_u32, to_usize};
 use crate::proto::ResponseStep;
-use crate::proto::scan::{digits_u32, digits_u64};
+use crate::proto::scan::{digits_u32, digits_u64, likely_short_header};
 
 /// Resumable position within one response.
 #[derive(Clone, Copy, Debug, Default)]
@@ -184,12 +184,28 @@ fn plain_value_line(bytes: &[u8]) -> Option<(usize, u32)> {
         return None;
     }
     let key_end = word_end(bytes, VALUE.len());
+    if let Some(short) = short_value_line_end(bytes, key_end).filter(|_| key_end > VALUE.len()) {
+        return Some(short);
+    }
     let flags = blank_at(bytes, key_end).filter(|_| key_end > VALUE.len())?;
     let (_flags, flags_end) = short_number(bytes, flags)?;
     let (data_len, end) = short_number(bytes, blank_at(bytes, flags_end)?)?;
     let line_len = end + CRLF.len();
     let is_line = bytes.get(end..line_len)? == CRLF && line_len <= RESPONSE_LINE_LEN_MAX;
     is_line.then_some((line_len, data_len))
+}
+
+/// As [`plain_value_line`] from the end of the key on, for flags of one digit and data of less than a
+/// thousand bytes, as nearly all are.
+#[inline(always)]
+fn short_value_line_end(bytes: &[u8], key_end: usize) -> Option<(usize, u32)> {
+    let rest = bytes.get(key_end..)?;
+    let &[b' ', b'0'..=b'9', ref len @ ..] = rest else {
+        return None;
+    };
+    let (data_len, len) = likely_short_header(b' ', len)?;
+    let line_len = key_end + 2 + to_usize(len);
+    (line_len <= RESPONSE_LINE_LEN_MAX).then_some((line_len, data_len))
 }
 
 #[inline]

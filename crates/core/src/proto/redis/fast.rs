@@ -19,7 +19,7 @@ const NAME_END: u32 = 13;
 
 /// The request at the front of `bytes`, if it is one of the two, whole, with short headers, and no
 /// longer than `len_max`. `None` says nothing.
-#[inline]
+#[inline(always)]
 pub(super) fn recognise(bytes: &[u8], len_max: u32) -> Option<Request> {
     let (head, rest) = bytes.split_first_chunk::<8>()?;
     let (name, rest) = rest.split_first_chunk::<4>()?;

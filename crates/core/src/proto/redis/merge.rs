@@ -43,15 +43,11 @@ fn merge_arrays(
         fragment.cursor = is_array.then_some(end)?;
     }
     write_array_header(order.len(), out);
-    for &index in order {
-        let fragment = &mut fragments[usize::from(index)];
+    // Elements that follow each other in one fragment are copied together.
+    for run in order.chunk_by(|a, b| a == b) {
+        let fragment = &mut fragments[usize::from(run[0])];
         let rest = &fragment.bytes[fragment.cursor..];
-        if rest.first() != Some(&b'$') {
-            return None;
-        }
-        let ResponseStep::Done(len) = ResponseParser::default().step(rest) else {
-            return None;
-        };
+        let len = bulks_len(rest, run.len())?;
         out.extend_from_slice(&rest[..len]);
         fragment.cursor += len;
     }
@@ -59,6 +55,22 @@ fn merge_arrays(
         .iter()
         .all(|fragment| fragment.cursor == fragment.bytes.len())
         .then_some(())
+}
+
+/// The length of the `count` bulk strings that `bytes` begin with.
+fn bulks_len(bytes: &[u8], count: usize) -> Option<usize> {
+    let mut len = 0;
+    for _ in 0..count {
+        let rest = &bytes[len..];
+        if rest.first() != Some(&b'$') {
+            return None;
+        }
+        let ResponseStep::Done(one) = ResponseParser::default().step(rest) else {
+            return None;
+        };
+        len += one;
+    }
+    Some(len)
 }
 
 fn merge_sums(fragments: &[FragmentResponse], out: &mut Vec<u8>) -> Option<()> {

@@ -67,13 +67,21 @@ const _: () = assert!(SHORT_WORD_LEN_MAX >= 6 + (6 + 999 + 2));
 
 impl RequestParser {
     /// See [`crate::proto::RequestParser::parse`].
-    #[inline]
+    #[inline(always)]
     pub fn parse(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
+        if self.words == 0
+            && let Some(request) = fast::recognise(bytes, limits.frame_len_max)
+        {
+            self.scanned = 0;
+            return Parse::Complete(request);
+        }
+        self.parse_any(bytes, limits)
+    }
+
+    /// As [`Self::parse`], for requests of any kind.
+    #[inline(never)]
+    fn parse_any(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
         if self.words == 0 {
-            if let Some(request) = fast::recognise(bytes, limits.frame_len_max) {
-                self.scanned = 0;
-                return Parse::Complete(request);
-            }
             if !self.begin_short(bytes, limits)
                 && let Some(parse) = self.begin(bytes, limits)
             {
@@ -120,7 +128,7 @@ impl RequestParser {
         }
         let mut read = self.read;
         while let Some(word) = bytes.get(to_usize(at)..)
-            && let Some((len, header_len)) = scan::short_header(b'$', word)
+            && let Some((len, header_len)) = scan::likely_short_header(b'$', word)
         {
             let start = at + header_len;
             let end = start + len;

@@ -38,7 +38,7 @@ enum Line {
 
 impl ResponseParser {
     /// See [`crate::proto::ResponseParser::step`].
-    #[inline]
+    #[inline(always)]
     pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
         if self.elements == 0
             && let Some(len) = whole_bulk(bytes)
@@ -46,6 +46,12 @@ impl ResponseParser {
             self.scanned = 0;
             return ResponseStep::Done(len);
         }
+        self.step_any(bytes)
+    }
+
+    /// As [`Self::step`], for responses of any kind.
+    #[inline(never)]
+    fn step_any(&mut self, bytes: &[u8]) -> ResponseStep {
         let mut at = 0;
         let mut elements = self.elements.max(1);
         loop {
@@ -66,6 +72,12 @@ impl ResponseParser {
                 self.scanned = 0;
                 at += len;
                 elements -= 1;
+                while elements > 0
+                    && let Some(len) = whole_bulk(&bytes[at..])
+                {
+                    at += len;
+                    elements -= 1;
+                }
             } else {
                 match self.line(&bytes[at..]) {
                     Line::Scalar(len) => {
@@ -112,7 +124,7 @@ impl ResponseParser {
                 _ => {}
             }
         }
-        if text.starts_with(b"+OK\r\n") {
+        if text.starts_with(b"+OK\r\n") || text.starts_with(b"$-1\r\n") {
             self.scanned = 0;
             return Line::Scalar(5);
         }

@@ -4,8 +4,9 @@ use alloc::vec::Vec;
 
 use super::commands::{self, Serve};
 use super::keys::{self, Located};
-use super::words::{Command, read_head, write_array_header};
+use super::words::{Command, Word, read_head, write_array_header};
 use super::write_bulk;
+use crate::num::to_usize;
 use crate::proto::{Part, Request, Span};
 
 /// See [`crate::proto::parts`].
@@ -19,6 +20,11 @@ pub fn parts(frame: &[u8], request: &Request, out: &mut Vec<Part>) {
     let Located::Keys(places) = keys::locate(rule, &command) else {
         panic!("the parser found the keys of this request");
     };
+    if places.extra == 0 && places.step == 1 {
+        let keys = command.iter().skip(to_usize(places.first));
+        out.extend(keys.take(to_usize(places.count)).map(Part::from));
+        return;
+    }
     let mut words = command.iter();
     let mut place = 0;
     while let Some(word) = words.next() {
@@ -43,8 +49,18 @@ pub fn parts(frame: &[u8], request: &Request, out: &mut Vec<Part>) {
     }
 }
 
+impl From<Word> for Part {
+    #[inline]
+    fn from(word: Word) -> Self {
+        Self {
+            key: word.text,
+            raw: word.raw,
+        }
+    }
+}
+
 fn step_values(step: u32) -> usize {
-    crate::num::to_usize(step - 1)
+    to_usize(step - 1)
 }
 
 /// See [`crate::proto::fragment_head`]. compat: the command in lower case.
@@ -57,14 +73,14 @@ pub fn fragment_head(request: &Request, part_count: u32, out: &mut Vec<u8>) {
         commands::Keys::Range { step, .. } => usize::from(step),
         _ => 1,
     };
-    write_array_header(1 + crate::num::to_usize(part_count) * words_per_part, out);
+    write_array_header(1 + to_usize(part_count) * words_per_part, out);
     write_bulk(row.name.as_bytes(), out);
 }
 
 /// See [`crate::proto::write_miss`].
 pub fn write_miss(request: &Request, key_count: u32, out: &mut Vec<u8>) -> bool {
     const NIL: &[u8] = b"$-1\r\n";
-    let count = crate::num::to_usize(key_count);
+    let count = to_usize(key_count);
     match commands::row(request.command).name {
         "get" => out.extend_from_slice(NIL),
         "mget" => {

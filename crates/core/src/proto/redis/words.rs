@@ -32,7 +32,7 @@ pub(super) struct Word {
 #[derive(Clone, Debug)]
 pub(super) struct Words<'a> {
     frame: &'a [u8],
-    at: usize,
+    at: u32,
 }
 
 impl<'a> Command<'a> {
@@ -67,7 +67,7 @@ pub(super) fn read_head(frame: &[u8]) -> [Span; HEAD_WORDS] {
 impl<'a> Words<'a> {
     /// The words of `frame`, which the request parser found complete.
     pub(super) fn of(frame: &'a [u8]) -> Self {
-        let at = header(b'*', frame).map_or(frame.len(), |(_, len)| len);
+        let at = header(b'*', frame).map_or_else(|| to_u32(frame.len()), |(_, len)| len);
         Self { frame, at }
     }
 
@@ -81,34 +81,33 @@ impl<'a> Words<'a> {
 impl Iterator for Words<'_> {
     type Item = Word;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Word> {
-        let (len, header_len) = header(b'$', self.frame.get(self.at..)?)?;
+        let line = self.frame.get(to_usize(self.at)..)?;
+        let (len, header_len) =
+            scan::likely_short_header(b'$', line).or_else(|| header(b'$', line))?;
         let start = self.at + header_len;
-        let end = start + to_usize(len);
-        let word = Word {
-            raw: Span {
-                start: to_u32(self.at),
-                end: to_u32(end + 2),
-            },
-            text: Span {
-                start: to_u32(start),
-                end: to_u32(end),
-            },
+        let end = start + len;
+        let raw = Span {
+            start: self.at,
+            end: end + 2,
         };
-        self.at = end + 2;
-        Some(word)
+        self.at = raw.end;
+        Some(Word {
+            raw,
+            text: Span { start, end },
+        })
     }
 }
 
 /// The number of the header line that `line` begins with, and the length of that line.
 #[inline]
-fn header(kind: u8, line: &[u8]) -> Option<(u32, usize)> {
-    if let Some((n, len)) = scan::short_header(kind, line) {
-        return Some((n, to_usize(len)));
+fn header(kind: u8, line: &[u8]) -> Option<(u32, u32)> {
+    if let Some(short) = scan::short_header(kind, line) {
+        return Some(short);
     }
     let cr = memchr::memchr(b'\r', line)?;
-    Some((scan::digits_u32(line.get(1..cr)?)?, cr + 2))
+    Some((scan::digits_u32(line.get(1..cr)?)?, to_u32(cr + 2)))
 }
 
 /// Appends an array header.

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -133,7 +133,7 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn new(pool: &'a Pool, number: usize, socket: &PathBuf) -> Self {
+    fn new(pool: &'a Pool, number: usize, socket: &Path) -> Self {
         let owner = format!("{}-{number}", pool.name);
         let servers = if number < MIXED {
             0..SERVERS.len()
@@ -270,7 +270,7 @@ impl<'a> Client<'a> {
     fn is_promised(&self, reply: &str, server: Option<usize>, calm: bool) -> bool {
         let text = match reply
             .strip_prefix("-ERR ")
-            .or(reply.strip_prefix("SERVER_ERROR "))
+            .or_else(|| reply.strip_prefix("SERVER_ERROR "))
         {
             Some(text) => text.trim_end(),
             None => {

@@ -81,7 +81,7 @@ impl Engine {
     /// Whether a client may begin another request at once.
     fn may_begin(&self, id: ClientId) -> bool {
         let client = self.clients.slab.get(id);
-        client.is_some_and(Client::has_room) && !self.shared.memory.is_short()
+        client.is_some_and(|client| client.room() > 0) && !self.shared.memory.is_short()
     }
 
     /// Parses bytes that the client has kept; what is not parsed is kept again.

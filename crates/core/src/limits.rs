@@ -3,9 +3,9 @@
 
 use crate::time::Span;
 
-/// Scratch bytes per worker into which every socket is read. Large enough that a deep pipeline is
-/// one read, small enough to stay in the second-level cache.
-pub const SCRATCH_LEN: usize = 64 * 1024;
+/// Bytes of one read at most, into the worker's scratch buffer. Large enough that a deep pipeline, or a
+/// value of 64 KB with its command, is one read; small enough to stay in the second-level cache.
+pub const SCRATCH_LEN: usize = SEND_LARGE_CHUNK_LEN - SCRATCH_TAIL_MAX;
 
 /// A saved tail up to this length is copied in front of the next read of the scratch buffer; a
 /// longer one grows in place, so that each byte of a large request is copied a bounded number of
@@ -23,6 +23,11 @@ pub const SEND_CHUNK_LEN: usize = 16 * 1024;
 /// buffer can be moved.
 pub const SEND_MOVE_MIN: usize = 8 * 1024;
 
+/// A read that is one whole request of at least this length is passed on in the buffer it was read
+/// into, and the next read gets another one: below, a copy costs less than a buffer that is not in
+/// the cache.
+pub const BLOCK_MOVE_MIN: usize = 16 * 1024;
+
 /// Free small chunks one engine keeps for reuse; more are given back to the allocator at once.
 pub const FREE_SMALL_CHUNKS_MAX: usize = 64;
 
@@ -34,11 +39,15 @@ pub const FREE_CHUNKS_MAX: usize = 16;
 pub const SEND_LARGE_CHUNK_LEN: usize = 128 * 1024;
 
 /// Free large chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_LARGE_CHUNKS_MAX: usize = 8;
+pub const FREE_LARGE_CHUNKS_MAX: usize = 12;
 
-/// Bytes waiting on one connection that are sent before the end of the tick: the first of a large
+/// Bytes waiting for one client that are sent before the end of the tick: the first of a large
 /// tick need not wait for the last, and what was just read is still in the cache.
 pub const EARLY_FLUSH_LEN: u64 = 32 * 1024;
+
+/// The same for a server connection, on which many clients' requests come together: a few large
+/// writes cost less than many, and the half of the cache is enough for what waits.
+pub const SERVER_EARLY_FLUSH_LEN: u64 = 256 * 1024;
 
 /// Bytes of early responses that have left which a client may keep beside those that wait; with more,
 /// and more than half, they are forgotten.
@@ -136,11 +145,12 @@ pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);
 pub const SEND_SLICES_MAX: usize = 16;
 
 /// Reads of one connection in one tick before others get their turn.
-pub const READS_PER_TICK: usize = 4;
+pub const READS_PER_TICK: usize = 2;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);
-const _: () = assert!(SEND_LARGE_CHUNK_LEN >= SCRATCH_LEN + SCRATCH_TAIL_MAX);
+const _: () = assert!(SCRATCH_LEN >= 64 * 1024 + MEMCACHE_LINE_LEN_MAX);
+const _: () = assert!(BLOCK_MOVE_MIN >= SEND_MOVE_MIN);
 const _: () = assert!(MEMCACHE_LINE_LEN_MAX < SCRATCH_TAIL_MAX);
 const _: () = assert!(CLIENT_OUTPUT_SOFT < CLIENT_OUTPUT_LIMIT_DEFAULT);

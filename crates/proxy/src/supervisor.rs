@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::system::uname;
 use thiserror::Error;
+use twemproxy_config::{ConfigError, ProxyConfig};
 use twemproxy_core::config::Config;
 use twemproxy_core::counters::Counters;
 use twemproxy_core::engine::{ClientCounts, Engine};
@@ -36,7 +37,6 @@ use twemproxy_core::ids::PoolIdx;
 use crate::acceptor::{Acceptor, Door};
 use crate::cli::{self, Options};
 use crate::clock::Clock;
-use crate::config::{self, ConfigError, ProxyConfig};
 use crate::daemon::{self, Detached, PidFile, PidFileError, Report};
 use crate::dial::{Dialer, Endpoint, endpoints};
 use crate::health::Health;
@@ -175,7 +175,8 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
     log_banner();
     let started = Instant::now();
     let clock = Clock::start();
-    let mut config = config::load(&options.conf_file, config::physical_memory())?;
+    let mut config =
+        twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory())?;
     log_client_limits(&config);
     config.core.wall_clock_origin = clock.wall_clock_origin();
     config.core.memory_limit = share(config.core.memory_limit, options.workers);

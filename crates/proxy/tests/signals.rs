@@ -148,7 +148,8 @@ fn hup_opens_a_rotated_log_again() {
     stage.signal(Signal::USR1);
     stage.wait_logged("signal 10 (SIGUSR1) received\n");
     let old = fs::read_to_string(&rotated).expect("it was moved there");
-    assert!(old.ends_with("signal 1 (SIGHUP) received, reopening log file\n"));
+    // Another thread's line may have come between this one and the reopening.
+    assert!(old.contains("signal 1 (SIGHUP) received, reopening log file\n"));
 }
 
 // C19

@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// A write to a key of its own whose version this client knows, or knew.
-    fn draft_cas(&mut self, dice: &mut Dice) -> Option<Draft> {
+    fn draft_cas(&self, dice: &mut Dice) -> Option<Draft> {
         let place = dice.upto(self.versions.len().checked_sub(1)?);
         let (key, (version, _)) = self.versions.iter().nth(place)?;
         let data = value(key, self.seq, dice.upto(20));

@@ -15,6 +15,7 @@ use crate::failure::{During, Failure, Outcome};
 use crate::net::Addr;
 use crate::process::Pinning;
 use crate::protocol::{KeyLengths, Op, Protocol};
+use crate::real::Real;
 use crate::relay::Relay;
 use crate::run::{Beside, Progress, Target, Transport, Workload, nutcracker_command};
 use crate::script::Traffic;
@@ -26,6 +27,7 @@ pub(crate) enum Task {
     Run(Box<Workload>, Target),
     Compare(Box<Comparison>),
     Demo(Demo),
+    Real(Real),
     Relay(Relay),
 }
 
@@ -36,6 +38,7 @@ Usage: load run [--proxy CMD | --nutcracker PATH | --envoy PATH | --relay | --co
        load compare --ours PATH --theirs PATH [--pairs N] [--seconds S] [--only TEXT] [--output FILE]
        load demo --redis-pool ADDR --memcache-pool ADDR --redis-server ADDR... --memcache-server ADDR...
                  --stats ADDR [--keys N]
+       load real --nutcracker PATH [--op get|set] [--depth N] [--clients N] [--seconds S] [--warmup S]
        load relay --conf FILE --request-len BYTES --reply-len BYTES
 
 One thread holds the clients and the servers behind the proxy; the servers answer from the key alone, and each
@@ -68,6 +71,7 @@ Workload:
   --transport tcp|unix         (tcp)
   --beside-clients N           a second group of clients, which no figure counts ...
   --beside-op OP, --beside-value-size BYTES, --beside-depth N    ... (get, 65536, 16)
+  --beside-read-rate BYTES     ... each of which reads so much per second at most: slow readers
   --idle N                     further clients that connect and say nothing
   --watch S                    record the proxy's memory, until so long after the load
   --pool-line 'KEY: VALUE'     a further line of the pool's configuration (repeatable)
@@ -85,10 +89,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Outcome<Task> {
         "run" => parse_run(&mut parser),
         "compare" => parse_compare(&mut parser),
         "demo" => parse_demo(&mut parser),
+        "real" => parse_real(&mut parser),
         "relay" => parse_relay(&mut parser),
         "" | "help" | "--help" => Ok(Task::Help),
         _ => Err(Failure::new(format!(
-            "'{verb}' is none of run, compare, demo, relay"
+            "'{verb}' is none of run, compare, demo, real, relay"
         ))),
     }
 }
@@ -213,6 +218,10 @@ fn beside_option(parser: &mut lexopt::Parser, option: &str, beside: &mut Beside)
             beside.traffic.value_size = bounded(parser, "--beside-value-size", VALUE_SIZE_MAX)?;
         }
         "--beside-depth" => beside.depth = bounded(parser, "--beside-depth", DEPTH_MAX)?,
+        "--beside-read-rate" => {
+            let rate = bounded(parser, "--beside-read-rate", RATE_MAX)?;
+            beside.read_rate = Some(u64::from(rate));
+        }
         other => return Err(unexpected(other)),
     }
     Ok(())
@@ -243,6 +252,39 @@ fn parse_relay(parser: &mut lexopt::Parser) -> Outcome<Task> {
         }
     }
     Ok(Task::Relay(relay))
+}
+
+fn parse_real(parser: &mut lexopt::Parser) -> Outcome<Task> {
+    let mut real = Real {
+        nutcracker: String::new(),
+        op: Op::Get,
+        depth: 1,
+        clients: 50,
+        warmup: Duration::from_millis(500),
+        duration: Duration::from_secs(5),
+        pinning: Pinning::of_this_machine(),
+    };
+    while let Some(arg) = next(parser)? {
+        match arg.as_str() {
+            "--nutcracker" => real.nutcracker = text(parser)?,
+            "--op" => real.op = Op::parse(&text(parser)?)?,
+            "--depth" => real.depth = bounded(parser, "--depth", DEPTH_MAX)?,
+            "--clients" => real.clients = bounded(parser, "--clients", CLIENTS_MAX)?,
+            "--seconds" => real.duration = seconds(parser, "--seconds")?,
+            "--warmup" => real.warmup = seconds(parser, "--warmup")?,
+            "--cpus" => real.pinning = cpus(&text(parser)?)?,
+            "--quiet" => {}
+            "--help" => return Ok(Task::Help),
+            other => return Err(unexpected(other)),
+        }
+    }
+    if real.nutcracker.is_empty() {
+        return Err(Failure::new("say which proxy: --nutcracker PATH"));
+    }
+    if matches!(real.op, Op::Mget | Op::Mset) {
+        return Err(Failure::new("redis-benchmark does get or set"));
+    }
+    Ok(Task::Real(real))
 }
 
 fn parse_compare(parser: &mut lexopt::Parser) -> Outcome<Task> {
@@ -350,6 +392,7 @@ const DEFAULT_BESIDE: Beside = Beside {
     },
     clients: 1,
     depth: 16,
+    read_rate: None,
 };
 
 /// The name of the next option, `--` and all; `None` at the end.

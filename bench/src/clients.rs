@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use hdrhistogram::Histogram;
 
 use crate::failure::{During, Failure, Outcome};
-use crate::net::{Addr, Poller, RECV_BLOCK, Stream, Token, token_index};
+use crate::net::{Addr, Poller, Stream, Token, token_index};
 use crate::num;
 use crate::script::{Cursor, Mismatch, Script, SetCursor};
 
@@ -56,6 +56,10 @@ struct Client {
     position: usize,
     unsent: usize,
     in_flight: usize,
+    /// There may be something to read; kept for slow readers only, the others read at once.
+    readable: bool,
+    /// Bytes read so far.
+    read: u64,
     /// Requests without reply, oldest first: (due at, how many).
     waiting: VecDeque<(u64, u64)>,
     /// Whether this client is on the list of those with something to send.
@@ -67,6 +71,8 @@ struct Client {
 pub(crate) struct Group {
     pub(crate) count: u32,
     pub(crate) pace: Pace,
+    /// Bytes per second that each of them reads at most.
+    pub(crate) read_rate: Option<u64>,
     /// The token of its n-th socket.
     pub(crate) token: fn(u32) -> Token,
 }
@@ -78,6 +84,7 @@ pub(crate) struct Clients {
     clients: Vec<Client>,
     dirty: Vec<u32>,
     pace: Pace,
+    read_rate: Option<u64>,
     /// Replies so far.
     pub(crate) replies: u64,
     /// From due to reply, of the measured part of the run.
@@ -97,7 +104,12 @@ impl Clients {
         script: Script,
         poller: &Poller,
     ) -> Outcome<Self> {
-        let Group { count, pace, token } = *group;
+        let Group {
+            count,
+            pace,
+            read_rate,
+            token,
+        } = *group;
         let count = usize::try_from(count).during(|| "the number of clients".to_owned())?;
         let mut clients = Vec::with_capacity(count);
         for index in 0..count {
@@ -115,6 +127,8 @@ impl Clients {
                 position: script.request(start).start,
                 unsent: 0,
                 in_flight: 0,
+                readable: false,
+                read: 0,
                 waiting: VecDeque::new(),
                 is_dirty: false,
             });
@@ -124,6 +138,7 @@ impl Clients {
             clients,
             dirty: Vec::with_capacity(count),
             pace,
+            read_rate,
             replies: 0,
             latency: latencies(),
             lag: latencies(),
@@ -160,9 +175,10 @@ impl Clients {
         }
     }
 
-    /// No request becomes due any more; those in flight are still awaited.
+    /// No request becomes due any more; those in flight are still awaited, and nobody is slow any more.
     pub(crate) fn finish(&mut self) {
         self.is_open_for_more = false;
+        self.read_rate = None;
     }
 
     /// Requests sent or due whose replies are missing.
@@ -176,7 +192,7 @@ impl Clients {
         self.lag.reset();
     }
 
-    /// Reads and checks what the proxy sent to a client.
+    /// Reads and checks what the proxy sent to a client; a slow reader does when it is time.
     pub(crate) fn handle_readable(
         &mut self,
         index: u32,
@@ -184,34 +200,62 @@ impl Clients {
         now: u64,
     ) -> Outcome<()> {
         let index = num::index(u64::from(index));
-        loop {
-            let client = &mut self.clients[index];
-            let got = client
-                .stream
-                .recv(block)
-                .during(|| format!("client {index}: reading"))?;
-            let Some(got) = got else { return Ok(()) };
-            if got == 0 {
-                return Err(Failure::new(format!(
-                    "client {index}: the proxy closed the connection with {} requests in flight",
-                    client.in_flight
-                )));
-            }
-            let completed = client
-                .check
-                .feed(&self.script, &block[..got])
-                .map_err(|mismatch| {
-                    Failure::new(format!(
-                        "client {index}: wrong reply: \"{}\" instead of \"{}\"",
-                        mismatch.got.escape_ascii(),
-                        mismatch.expected.escape_ascii()
-                    ))
-                })?;
-            self.take_replies(index, completed, now)?;
-            if got < RECV_BLOCK {
-                return Ok(());
+        self.clients[index].readable = true;
+        if self.read_rate.is_some() {
+            return Ok(());
+        }
+        while self.clients[index].readable {
+            self.read_once(index, block, now)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what slow readers may have read by `now`; of those that are slow no more, all.
+    pub(crate) fn read_slowly(&mut self, block: &mut [u8], now: u64) -> Outcome<()> {
+        for index in 0..self.clients.len() {
+            while self.clients[index].readable {
+                let may_read = self.read_rate.map_or(u64::MAX, |rate| {
+                    allowance(rate, now).saturating_sub(self.clients[index].read)
+                });
+                let room = block.len().min(num::index(may_read));
+                if room < SLOW_READ_MIN {
+                    break;
+                }
+                self.read_once(index, &mut block[..room], now)?;
             }
         }
+        Ok(())
+    }
+
+    fn read_once(&mut self, index: usize, block: &mut [u8], now: u64) -> Outcome<()> {
+        let client = &mut self.clients[index];
+        let got = client
+            .stream
+            .recv(block)
+            .during(|| format!("client {index}: reading"))?;
+        let Some(got) = got else {
+            client.readable = false;
+            return Ok(());
+        };
+        if got == 0 {
+            return Err(Failure::new(format!(
+                "client {index}: the proxy closed the connection with {} requests in flight",
+                client.in_flight
+            )));
+        }
+        let completed = client
+            .check
+            .feed(&self.script, &block[..got])
+            .map_err(|mismatch| {
+                Failure::new(format!(
+                    "client {index}: wrong reply: \"{}\" instead of \"{}\"",
+                    mismatch.got.escape_ascii(),
+                    mismatch.expected.escape_ascii()
+                ))
+            })?;
+        client.read += num::wide(got);
+        client.readable = got == block.len();
+        self.take_replies(index, completed, now)
     }
 
     /// Goes on where the kernel took nothing more.
@@ -297,6 +341,15 @@ impl Clients {
     }
 }
 
+/// Bytes that a slow reader may have read by `now`.
+fn allowance(rate: u64, now: u64) -> u64 {
+    // Split as in [`due_at`].
+    now / 1_000_000_000 * rate + now % 1_000_000_000 * rate / 1_000_000_000
+}
+
+/// A slow reader reads so much at once: fewer system calls for the tool, which has others to serve.
+const SLOW_READ_MIN: usize = 16 * 1024;
+
 /// When request number `n` of an open loop is due, nanoseconds after its start.
 fn due_at(n: u64, rate: u64) -> u64 {
     // Split so that the product stays within 64 bits for any run that ends.
@@ -313,5 +366,12 @@ mod tests {
         assert_eq!(due_at(1, 1000), 1_000_000);
         assert_eq!(due_at(2500, 1000), 2_500_000_000);
         assert_eq!(due_at(3, 7), 428_571_428);
+    }
+
+    #[test]
+    fn a_slow_reader_may_read_its_rate_and_no_more() {
+        assert_eq!(allowance(1_000_000, 0), 0);
+        assert_eq!(allowance(1_000_000, 16_384_000), 16_384);
+        assert_eq!(allowance(1_000_000, 2_500_000_000), 2_500_000);
     }
 }

@@ -15,6 +15,7 @@ mod net;
 mod num;
 mod process;
 mod protocol;
+mod real;
 mod relay;
 mod report;
 mod run;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         }),
         Task::Compare(comparison) => compare::compare(&comparison),
         Task::Demo(demo) => demo::demo(&demo),
+        Task::Real(real) => real::real(&real),
         Task::Relay(relay) => relay::relay(&relay),
     });
     match done {

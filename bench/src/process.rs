@@ -10,6 +10,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::failure::{During, Failure, Outcome};
 use crate::net::{Addr, Stream};
+use crate::num;
 
 /// Which CPU the tool and the proxy run on; `None` leaves both to the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,30 @@ impl Proxy {
         }
     }
 
+    /// Waits until the process has ended by itself, well.
+    pub(crate) fn wait_for_end(&mut self, limit: Duration) -> Outcome<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => {
+                    return Err(Failure::new(format!("ended ({status}){}", self.words())));
+                }
+                Ok(None) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Ok(None) => {
+                    return Err(Failure::new(format!(
+                        "did not end within {} s{}",
+                        limit.as_secs(),
+                        self.words()
+                    )));
+                }
+                Err(error) => return Err(Failure::new(format!("waiting: {error}"))),
+            }
+        }
+    }
+
     /// The last things the proxy said.
     pub(crate) fn words(&self) -> String {
         let mut said = String::new();
@@ -199,6 +224,50 @@ impl Usage {
     }
 }
 
+/// What the machine's CPUs did since it started, all together, in ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MachineTime {
+    all: u64,
+    stolen: u64,
+}
+
+impl MachineTime {
+    pub(crate) fn now() -> Self {
+        Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    /// From the line `cpu user nice system idle iowait irq softirq steal ...`.
+    fn parse(text: &str) -> Self {
+        let ticks = text
+            .lines()
+            .find_map(|line| line.strip_prefix("cpu "))
+            .into_iter()
+            .flat_map(str::split_whitespace)
+            .take(KINDS_OF_TIME)
+            .map(|field| field.parse::<u64>().unwrap_or(0));
+        let mut time = Self::default();
+        for (kind, ticks) in ticks.enumerate() {
+            time.all += ticks;
+            if kind == STOLEN {
+                time.stolen = ticks;
+            }
+        }
+        time
+    }
+
+    /// Share of the time since `before` that the host gave to others.
+    pub(crate) fn stolen_since(&self, before: &Self) -> f64 {
+        num::ratio(
+            self.stolen.saturating_sub(before.stolen),
+            self.all.saturating_sub(before.all),
+        )
+    }
+}
+
+/// The kinds after it are guests' time, which `user` has in it already.
+const KINDS_OF_TIME: usize = 8;
+const STOLEN: usize = 7;
+
 /// Resident memory of a process in KiB, 0 if it is gone.
 pub(crate) fn resident_kib(process: &str) -> u64 {
     field(
@@ -227,6 +296,14 @@ mod tests {
         assert_eq!(field(status, "voluntary_ctxt_switches:"), 5);
         assert_eq!(field(status, "nonvoluntary_ctxt_switches:"), 7);
         assert_eq!(field(status, "Threads:"), 0);
+    }
+
+    #[test]
+    fn stolen_time_is_a_share_of_all_time() {
+        let before = MachineTime::parse("cpu  10 0 10 80 0 0 0 0 0 0\ncpu0 1 2\n");
+        let after = MachineTime::parse("cpu  20 0 20 140 0 0 5 15 9 9\n");
+        assert!((after.stolen_since(&before) - 0.15).abs() < 1e-9);
+        assert_eq!(MachineTime::parse(""), MachineTime::default());
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Report {
     /// Of the tool itself, in an open loop.
     pub(crate) lag: Option<Percentiles>,
     pub(crate) tool: Usage,
+    /// Share of the machine's time that its host gave to others.
+    pub(crate) stolen: f64,
     /// `None` without a process to observe.
     pub(crate) proxy: Option<Usage>,
     pub(crate) proxy_rss_kib: u64,
@@ -145,6 +147,8 @@ impl Report {
             "latency_us": self.latency.json(),
             "lag_us": self.lag.map(|lag| lag.json()),
             "tool_cpu_us_per_request": num::ratio(self.tool.cpu, self.requests) / 1e3,
+            "tool_starvation": num::ratio(self.tool.starved, self.elapsed),
+            "machine_stolen": self.stolen,
             "proxy_cpu_us_per_request": self.proxy_cost(),
             "proxy_utilisation": self.proxy_utilisation(),
             "proxy_starvation": self.proxy_starvation(),

@@ -15,7 +15,7 @@ use crate::envoy;
 use crate::failure::{During, Failure, Outcome};
 use crate::net::{Addr, Poller, RECV_BLOCK, Stream, Token, free_port};
 use crate::num;
-use crate::process::{LOG, Pinned, Pinning, Proxy, Usage, resident_kib};
+use crate::process::{LOG, MachineTime, Pinned, Pinning, Proxy, Usage, resident_kib};
 use crate::protocol::{BESIDE, Op, Protocol, Shapes};
 use crate::report::{Memory, Percentiles, Report};
 use crate::script::{Script, Traffic};
@@ -51,6 +51,8 @@ pub(crate) struct Beside {
     pub(crate) traffic: Traffic,
     pub(crate) clients: u32,
     pub(crate) depth: u32,
+    /// Bytes per second that each of them reads at most: slow readers.
+    pub(crate) read_rate: Option<u64>,
 }
 
 /// How the tool and a proxy that it starts talk.
@@ -99,6 +101,9 @@ impl Workload {
                 beside.traffic.value_size,
                 beside.depth
             ));
+            if let Some(rate) = beside.read_rate {
+                title.push_str(&format!(", reading {rate} B/s each"));
+            }
         }
         if self.idle > 0 {
             title.push_str(&format!(", {} idle clients", self.idle));
@@ -210,6 +215,7 @@ fn group(workload: &Workload) -> Group {
     Group {
         count: workload.clients,
         pace: workload.pace,
+        read_rate: None,
         token: Token::Client,
     }
 }
@@ -223,6 +229,7 @@ fn connect_beside(workload: &Workload, pool: &Addr, poller: &Poller) -> Outcome<
         pace: Pace::Closed {
             depth: beside.depth,
         },
+        read_rate: beside.read_rate,
         token: Token::Beside,
     };
     Clients::connect(pool, &group, Script::new(beside.traffic, BESIDE), poller).map(Some)
@@ -255,7 +262,7 @@ fn fill_in(
         .replace("{dir}", &dir.to_string_lossy()))
 }
 
-const CONF: &str = "proxy.yml";
+pub(crate) const CONF: &str = "proxy.yml";
 
 /// Everything that takes part in the loop.
 struct Bed {
@@ -276,6 +283,7 @@ struct Bed {
 struct Mark {
     at: u64,
     replies: u64,
+    machine: MachineTime,
     tool: Usage,
     proxy: Option<Usage>,
 }
@@ -312,6 +320,7 @@ impl Bed {
             lag: matches!(workload.pace, Pace::Open { .. })
                 .then(|| Percentiles::of(&self.clients.lag)),
             tool: finish.tool.since(&start.tool),
+            stolen: finish.machine.stolen_since(&start.machine),
             proxy: finish
                 .proxy
                 .zip(start.proxy)
@@ -377,6 +386,7 @@ impl Bed {
         self.servers.flush();
         let epoch = self.epoch;
         if let Some(beside) = &mut self.beside {
+            beside.read_slowly(&mut self.block, now)?;
             beside.flush(|| num::nanos(epoch.elapsed()))?;
         }
         self.clients.flush(|| num::nanos(epoch.elapsed()))
@@ -422,6 +432,7 @@ impl Bed {
         Ok(Mark {
             at: self.now(),
             replies: self.clients.replies,
+            machine: MachineTime::now(),
             tool: Usage::of("self")?,
             proxy,
         })
@@ -500,13 +511,27 @@ fn first_of(servers: &Servers) -> Outcome<Addr> {
         .ok_or_else(|| Failure::new("there is no server to talk to"))
 }
 
-/// The configuration of a proxy with one pool; the same for every proxy under test.
 fn config(workload: &Workload, pool: &Addr, servers: &[Addr]) -> String {
-    let is_redis = workload.traffic.protocol == Protocol::Redis;
+    pool_config(
+        workload.traffic.protocol,
+        pool,
+        servers,
+        &workload.pool_lines,
+    )
+}
+
+/// The configuration of a proxy with one pool; the same for every proxy under test.
+pub(crate) fn pool_config(
+    protocol: Protocol,
+    pool: &Addr,
+    servers: &[Addr],
+    lines: &[String],
+) -> String {
+    let is_redis = protocol == Protocol::Redis;
     let mut text = format!(
         "bench:\n  listen: {pool}\n  hash: fnv1a_64\n  distribution: ketama\n  redis: {is_redis}\n  preconnect: true\n"
     );
-    for line in &workload.pool_lines {
+    for line in lines {
         text.push_str(&format!("  {line}\n"));
     }
     text.push_str("  servers:\n");

@@ -4,7 +4,9 @@
 //! fails is a line in the report, not the end of it, and the whole ends in time whatever its parts do.
 
 mod cells;
+mod counted;
 mod figures;
+mod goals;
 mod peers;
 mod report;
 mod runs;
@@ -15,16 +17,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
-use crate::budgets::{Budgets, count_system_calls};
+use crate::budgets::Budgets;
 use crate::child::finish;
-use crate::tools::{Failure, Outcome, build_release, release, root};
-use cells::{Cell, NUTCRACKER, OURS, RELAY};
-use figures::Goal;
+use crate::tools::{Failure, Outcome, build_release, root};
+use cells::{Cell, ENVOY, NUTCRACKER, NUTCRACKER_AND_IDLE, OURS_AND_IDLE, RELAY};
+use goals::Goal;
 use peers::Peers;
 use report::Session;
-use runs::{Plan, Run};
+use runs::{Plan, Runner};
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--only TEXT] [--minutes N] [--pairs N] [--seconds S] [--output FOLDER]
@@ -32,14 +32,16 @@ usage: cargo xtask bench [--quick] [--only TEXT] [--minutes N] [--pairs N] [--se
 Measures the matrix of loads on our release build, Debian's nutcracker, Envoy and the bare relay, and writes
 docs/benchmarks.md with charts and raw lines. Let nothing else run on the machine.
 
-  --quick          3 pairs of short runs, 10 minutes with the build (else 15 pairs of 3 s, 3 hours at most)
+  --quick          3 pairs of short runs, then more of those that a goal is about: 11 minutes after the build
+                   (else 15 pairs of 3 s, 3 hours at most)
   --only TEXT      only cells whose name contains TEXT
-  --minutes N      when to end; what is not measured then is reported as such
+  --minutes N      when to end, after the build; cells for which time is short get fewer pairs
   --output FOLDER  write there instead of docs/";
 
 /// What the command line says.
 #[derive(Debug)]
 struct Options {
+    is_quick: bool,
     only: Option<String>,
     minutes: u64,
     pairs: u32,
@@ -50,7 +52,6 @@ struct Options {
 
 /// Measures and writes the report.
 pub(crate) fn bench(words: &[String]) -> Outcome<()> {
-    let begun = Instant::now();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some(options) = parse(&words)? else {
         println!("{USAGE}");
@@ -58,41 +59,36 @@ pub(crate) fn bench(words: &[String]) -> Outcome<()> {
     };
     let goals = goals()?;
     build_release()?;
-    let congestion = Congestion::prefer_cubic();
-    let load_before = load_average();
     let peers = Peers::find();
+    let begun = Instant::now();
+    let congestion = Congestion::prefer_cubic();
+    let load_before = busy_before();
     let plan = Plan {
         pairs: options.pairs,
+        pairs_max: options.pairs.max(PAIRS_MAX),
         seconds: options.seconds,
         warmup: options.warmup,
         deadline: begun + Duration::from_secs(options.minutes * 60).saturating_sub(RESERVE),
     };
+    let only = options.only.as_deref();
     let cells: Vec<Cell> = cells::cells()
         .into_iter()
-        .filter(|cell| {
-            options
-                .only
-                .as_ref()
-                .is_none_or(|only| cell.id.contains(only))
-        })
+        .filter(|cell| only.is_none_or(|only| cell.id.contains(only)))
         .collect();
-    let mut runs = Vec::new();
-    // First, because they do not vary and the last cells may not be reached.
-    let calls = system_calls(&options, &plan, &peers, &mut runs);
-    for (index, cell) in cells.iter().enumerate() {
-        let left = plan.deadline.saturating_duration_since(Instant::now());
-        eprintln!(
-            "[{}/{}] {}; {} s left",
-            index + 1,
-            cells.len(),
-            cell.title,
-            left.as_secs()
-        );
-        runs.extend(runs::run_cell(cell, &peers.candidates, &plan, &runs));
+    let mut runner = Runner {
+        plan: &plan,
+        candidates: &peers.candidates,
+        // First, because they do not vary and take what they take.
+        runs: counted::count(peers.nutcracker.as_ref(), only, &plan),
+    };
+    runner.run_all(&cells);
+    if options.is_quick {
+        let has_goal = |cell: &Cell| goals.iter().any(|goal| goal.cell == cell.id);
+        runner.repeat(&cells, has_goal);
     }
-    let date = said_by("date", &["-u", "+%Y-%m-%d"]);
-    let charts = report::charts(&runs);
+    let runs = runner.runs;
     let session = Session {
+        date: said_by("date", &["-u", "+%Y-%m-%d"]),
         commit: said_by("git", &["describe", "--always", "--dirty"]),
         machine: machine(),
         load: load_before,
@@ -101,18 +97,16 @@ pub(crate) fn bench(words: &[String]) -> Outcome<()> {
             .trim_end()
             .to_owned(),
         plan: format!(
-            "{} pairs of {} s after {} s of warm-up, new processes each, in the order A B, B A; 50 clients and 2 servers unless said \
+            "Runs of {} s after {} s of warm-up, new processes each, in the order A B, B A; 50 clients and 2 servers unless said \
              otherwise; log level 4; every reply checked.",
-            plan.pairs, plan.seconds, plan.warmup
+            plan.seconds, plan.warmup
         ),
-        date,
+        charts: report::charts(&runs),
         peers,
         cells,
         runs,
         goals,
         instructions: Budgets::of_repository()?.instructions.into_iter().collect(),
-        calls,
-        charts,
     };
     write(&session, Path::new(&options.output))?;
     eprintln!(
@@ -124,13 +118,17 @@ pub(crate) fn bench(words: &[String]) -> Outcome<()> {
 }
 
 /// Kept back from the time for the end: a run under way, and writing.
-const RESERVE: Duration = Duration::from_secs(20);
+const RESERVE: Duration = Duration::from_secs(10);
+
+/// More do not make a median better.
+const PAIRS_MAX: u32 = 15;
 
 fn parse(words: &[&str]) -> Outcome<Option<Options>> {
     let is_quick = words.contains(&"--quick");
     let mut options = Options {
+        is_quick,
         only: None,
-        minutes: if is_quick { 10 } else { 180 },
+        minutes: if is_quick { 11 } else { 180 },
         pairs: if is_quick { 3 } else { 15 },
         seconds: if is_quick { 0.8 } else { 3.0 },
         warmup: if is_quick { 0.25 } else { 0.5 },
@@ -176,65 +174,17 @@ fn number<T: std::str::FromStr + PartialOrd + From<u8> + std::fmt::Display>(
 }
 
 fn goals() -> Outcome<Vec<Goal>> {
-    let path = root().join("bench/goals.txt");
-    let text =
-        fs::read_to_string(&path).map_err(|error| Failure::during("reading", &path, &error))?;
-    Goal::parse_all(&text, &[NUTCRACKER, cells::ENVOY, RELAY]).map_err(Failure::new)
+    let read = |name: &str| {
+        let path = root().join(name);
+        fs::read_to_string(&path).map_err(|error| Failure::during("reading", &path, &error))
+    };
+    let peers = [NUTCRACKER, ENVOY, RELAY];
+    let variants = [OURS_AND_IDLE, NUTCRACKER_AND_IDLE];
+    let mut goals =
+        goals::parse(&read("bench/goals.txt")?, &peers, &variants).map_err(Failure::new)?;
+    goals::annotate(&mut goals, &read("bench/notes.txt")?).map_err(Failure::new)?;
+    Ok(goals)
 }
-
-/// Counts system calls at three depths, ours and nutcracker's; adds them to the runs and returns them by kind.
-fn system_calls(
-    options: &Options,
-    plan: &Plan,
-    peers: &Peers,
-    runs: &mut Vec<Run>,
-) -> Vec<(String, &'static str, String)> {
-    let mut kinds = Vec::new();
-    let ours = release("nutcracker");
-    let programs = [(OURS, Some(&ours)), (NUTCRACKER, peers.nutcracker.as_ref())];
-    for (cell, depth) in [
-        ("calls-1", "depth-1"),
-        ("calls-16", "depth-16"),
-        ("calls-64", "depth-64"),
-    ] {
-        for (candidate, program) in programs {
-            let Some(program) = program else { continue };
-            if options
-                .only
-                .as_ref()
-                .is_some_and(|only| !cell.contains(only))
-            {
-                continue;
-            }
-            let result = if plan.deadline.saturating_duration_since(Instant::now()) < TRACED {
-                Err("not run: the time was up".to_owned())
-            } else {
-                count_system_calls(program, depth).map_err(|failure| failure.to_string())
-            };
-            let words = result.as_ref().map_or_else(Clone::clone, |calls| {
-                let kinds = calls.per_thousand();
-                let words: Vec<String> = kinds
-                    .iter()
-                    .map(|(name, count)| format!("{name} {count:.0}"))
-                    .collect();
-                words.join(", ")
-            });
-            eprintln!("  {cell} {candidate}: {words}");
-            kinds.push((cell.to_owned(), candidate, words));
-            let result = result.map(|calls| json!({ "system_calls": calls.per_request() }));
-            runs.push(Run {
-                cell,
-                candidate,
-                pair: 0,
-                result,
-            });
-        }
-    }
-    kinds
-}
-
-/// A traced pair of runs, at worst.
-const TRACED: Duration = Duration::from_secs(15);
 
 fn write(session: &Session, folder: &Path) -> Outcome<()> {
     let files = folder.join("benchmarks");
@@ -287,11 +237,31 @@ fn machine() -> String {
     )
 }
 
-/// How many processes wanted a CPU in the last minute, as far as the kernel says; the build is in it.
-fn load_average() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or("?").to_owned()
+/// What others take of the machine, measured while we do nothing, in words.
+fn busy_before() -> String {
+    let ticks = || {
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let fields = text.lines().next().unwrap_or("").split_whitespace().skip(1);
+        let fields: Vec<f64> = fields
+            .take(8)
+            .filter_map(|ticks| ticks.parse().ok())
+            .collect();
+        let idle: f64 = fields.iter().skip(3).take(2).sum();
+        (fields.iter().sum::<f64>(), idle)
+    };
+    let (all_before, idle_before) = ticks();
+    std::thread::sleep(Duration::from_secs(2));
+    let (all, idle) = ticks();
+    let all = (all - all_before).max(1.0);
+    let percent = 100.0 * (1.0 - (idle - idle_before) / all).clamp(0.0, 1.0);
+    if percent > QUIET_PERCENT {
+        eprintln!("warning: others use {percent:.0} % of the machine; the figures will say little");
+    }
+    format!("{percent:.0} %")
 }
+
+/// A machine on which nothing runs stays below.
+const QUIET_PERCENT: f64 = 5.0;
 
 /// The kernel's default congestion control, cubic for as long as this lives if we may: BBR paces by timers even on
 /// the loopback, and its figures say more about it than about a proxy.
@@ -337,16 +307,19 @@ const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use goals::Against;
 
     #[test]
     fn every_goal_of_the_repository_names_a_cell_that_is_measured() {
         let cells = cells::cells();
-        let is_measured =
-            |name: &str| name.starts_with("calls-") || cells.iter().any(|cell| cell.id == name);
-        for goal in goals().expect("the goals can be read") {
-            assert!(is_measured(&goal.cell), "{}", goal.cell);
-            if let figures::Against::Cell(other) = &goal.against {
-                assert!(is_measured(other), "{other}");
+        for goal in goals().expect("the goals can be read, and each note is on one") {
+            let cell = cells.iter().find(|cell| cell.id == goal.cell);
+            let is_counted = counted::cells().any(|name| name == goal.cell);
+            assert!(cell.is_some() || is_counted, "{}", goal.cell);
+            if let (Some(cell), Against::Peer(other) | Against::Variant(other)) =
+                (cell, &goal.against)
+            {
+                assert!(cell.candidates.contains(&other.as_str()), "{}", goal.title);
             }
         }
     }

@@ -135,9 +135,28 @@ fn a_second_group_with_values_of_another_size_runs_beside_the_first() {
         },
         clients: 2,
         depth: 3,
+        read_rate: None,
     });
     workload.idle = 5;
     let report = run(&workload, &Target::Direct).expect("a run without faults");
     assert!(report.requests >= 500);
     assert!(workload.title().contains("beside 2 clients"));
+}
+
+#[test]
+fn slow_readers_are_served_to_the_end_and_checked() {
+    let mut workload = workload(Protocol::Redis, Op::Get, Transport::Tcp);
+    workload.beside = Some(Beside {
+        traffic: Traffic {
+            value_size: 70_000,
+            ..workload.traffic
+        },
+        clients: 2,
+        depth: 8,
+        read_rate: Some(2_000_000),
+    });
+    // A run ends only when every reply has come.
+    let report = run(&workload, &Target::Direct).expect("a run without faults");
+    assert!(report.requests >= 500);
+    assert!(workload.title().contains("2000000 B/s"));
 }

@@ -11,9 +11,9 @@ const fn bound(usual: usize, small: usize) -> usize {
     if cfg!(small_limits) { small } else { usual }
 }
 
-/// Scratch bytes per worker into which every socket is read. Large enough that a deep pipeline is
-/// one read, small enough to stay in the second-level cache.
-pub const SCRATCH_LEN: usize = bound(64 * 1024, 5_000);
+/// Bytes of one read at most, into the worker's scratch buffer. Large enough that a deep pipeline, or a
+/// value of 64 KB with its command, is one read; small enough to stay in the second-level cache.
+pub const SCRATCH_LEN: usize = SEND_LARGE_CHUNK_LEN - SCRATCH_TAIL_MAX;
 
 /// A saved tail up to this length is copied in front of the next read of the scratch buffer; a
 /// longer one grows in place, so that each byte of a large request is copied a bounded number of
@@ -31,6 +31,11 @@ pub const SEND_CHUNK_LEN: usize = bound(16 * 1024, 256);
 /// buffer can be moved.
 pub const SEND_MOVE_MIN: usize = bound(8 * 1024, 128);
 
+/// A read that is one whole request of at least this length is passed on in the buffer it was read
+/// into, and the next read gets another one: below, a copy costs less than a buffer that is not in
+/// the cache.
+pub const BLOCK_MOVE_MIN: usize = bound(16 * 1024, 1_000);
+
 /// Free small chunks one engine keeps for reuse; more are given back to the allocator at once.
 pub const FREE_SMALL_CHUNKS_MAX: usize = 64;
 
@@ -42,11 +47,19 @@ pub const FREE_CHUNKS_MAX: usize = 16;
 pub const SEND_LARGE_CHUNK_LEN: usize = bound(128 * 1024, 8_000);
 
 /// Free large chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_LARGE_CHUNKS_MAX: usize = 8;
+pub const FREE_LARGE_CHUNKS_MAX: usize = 12;
 
-/// Bytes waiting on one connection that are sent before the end of the tick: the first of a large
+/// Bytes waiting for one client that are sent before the end of the tick: the first of a large
 /// tick need not wait for the last, and what was just read is still in the cache.
 pub const EARLY_FLUSH_LEN: u64 = if cfg!(small_limits) { 500 } else { 32 * 1024 };
+
+/// The same for a server connection, on which many clients' requests come together: a few large
+/// writes cost less than many, and the half of the cache is enough for what waits.
+pub const SERVER_EARLY_FLUSH_LEN: u64 = if cfg!(small_limits) {
+    1_500
+} else {
+    256 * 1024
+};
 
 /// Bytes of early responses that have left which a client may keep beside those that wait; with more,
 /// and more than half, they are forgotten.
@@ -92,9 +105,14 @@ pub const SERVER_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     4 * 1024 * 1024
 };
 
-/// Share of `memory_limit` above which no client is read; at the limit itself the client whose
-/// bytes came last is closed.
+/// Share of `memory_limit` above which no client begins a request; at the limit itself the client
+/// whose bytes came last is closed.
 pub const MEMORY_LIMIT_SOFT_PERCENT: u64 = 80;
+
+/// Longest that a client waits for memory: then the client that holds most is closed, and again after
+/// each further such time. Unfinished requests and unread replies can be held for ever; those who
+/// wait for them have time-outs of seconds.
+pub const MEMORY_WAIT_MAX: Span = Span::from_millis(5_000);
 
 /// Arguments of one redis request, as in redis before 7; more is a protocol error.
 pub const REDIS_ARGS_MAX: u32 = 1024 * 1024;
@@ -147,11 +165,12 @@ pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);
 pub const SEND_SLICES_MAX: usize = 16;
 
 /// Reads of one connection in one tick before others get their turn.
-pub const READS_PER_TICK: usize = 4;
+pub const READS_PER_TICK: usize = 2;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);
-const _: () = assert!(SEND_LARGE_CHUNK_LEN >= SCRATCH_LEN + SCRATCH_TAIL_MAX);
+const _: () = assert!(cfg!(small_limits) || SCRATCH_LEN >= 64 * 1024 + MEMCACHE_LINE_LEN_MAX);
+const _: () = assert!(BLOCK_MOVE_MIN >= SEND_MOVE_MIN);
 const _: () = assert!(MEMCACHE_LINE_LEN_MAX < SCRATCH_TAIL_MAX);
 const _: () = assert!(CLIENT_OUTPUT_SOFT < CLIENT_OUTPUT_LIMIT_DEFAULT);

@@ -15,11 +15,20 @@ pub(crate) const ENVOY: &str = "envoy";
 pub(crate) const RELAY: &str = "relay";
 /// Ours once more: what the machine's noise makes of no difference at all.
 pub(crate) const CONTROL: &str = "control";
+/// Ours and nutcracker with many idle clients beside the busy ones.
+pub(crate) const OURS_AND_IDLE: &str = "ours-and-idle";
+pub(crate) const NUTCRACKER_AND_IDLE: &str = "nutcracker-and-idle";
 
 impl Candidate {
     pub(crate) fn nutcracker(name: &'static str, program: &Path) -> Self {
         let options = vec!["--nutcracker".to_owned(), program.display().to_string()];
         Self { name, options }
+    }
+
+    /// The same with 10,000 clients that say nothing.
+    pub(crate) fn and_idle(mut self, name: &'static str) -> Self {
+        self.options.extend(["--idle", "10000"].map(str::to_owned));
+        Self { name, ..self }
     }
 
     pub(crate) fn envoy(program: &Path) -> Self {
@@ -46,7 +55,7 @@ pub(crate) struct Cell {
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
     pub(crate) table: Table,
-    /// Options of the load tool.
+    /// Verb and options of the load tool.
     pub(crate) load: String,
     /// Least measured time, seconds.
     pub(crate) seconds: Option<f64>,
@@ -54,6 +63,8 @@ pub(crate) struct Cell {
     /// Rate of an open loop, as a share of what nutcracker reached in the cell [`CAPACITY`].
     pub(crate) share: Option<f64>,
     pub(crate) pairs: Pairs,
+    /// Seconds that a run takes beside the measured ones and the warm-up, about.
+    pub(crate) around: f64,
 }
 
 /// How often a cell is repeated.
@@ -68,7 +79,13 @@ pub(crate) enum Pairs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
     Cost,
+    /// The same over unix sockets.
+    Unix,
     Latency,
+    /// With real servers and a real generator.
+    Real,
+    /// With and without idle clients.
+    Idle,
     Memory,
     /// In no table: what it shows is the least difference that counts.
     Control,
@@ -85,137 +102,71 @@ const SELF: &[&str] = &[OURS, CONTROL];
 const BOTH: &[&str] = &[OURS, NUTCRACKER];
 const NO_RELAY: &[&str] = &[OURS, NUTCRACKER, ENVOY];
 const NO_ENVOY: &[&str] = &[OURS, NUTCRACKER, RELAY];
+const IDLE: &[&str] = &[OURS, OURS_AND_IDLE, NUTCRACKER, NUTCRACKER_AND_IDLE];
 
-/// All cells, what matters most first: a run that is out of time leaves out the last ones.
+/// All cells, what is needed by others and what takes longest first.
 pub(crate) fn cells() -> Vec<Cell> {
     let mut cells = vec![
-        cost(
-            "redis-get-1",
-            "redis GET, depth 1",
-            "--op get --depth 1",
-            ALL,
-        ),
-        cost(
-            "redis-get-16",
-            "redis GET, depth 16",
-            "--op get --depth 16",
-            ALL,
-        ),
-        cost(
-            "redis-get-64",
-            "redis GET, depth 64",
-            "--op get --depth 64",
-            ALL,
-        ),
+        cost("redis-get-1", "redis GET, depth 1", "--depth 1", ALL),
+        cost("redis-get-16", "redis GET, depth 16", "--depth 16", ALL),
+        cost("redis-get-64", "redis GET, depth 64", "--depth 64", ALL),
         Cell {
             table: Table::Control,
             ..cost(
                 CONTROL_CELL,
                 "redis GET, depth 16, ours against ours",
-                "--op get --depth 16",
+                "--depth 16",
                 SELF,
             )
         },
-        memory(
-            "idle-memory",
-            "4000 clients, each used once",
-            "--clients 4000 --depth 1 --requests 4000 --warmup 0 --watch 1",
-            20.0,
-        ),
-        memory(
-            "burst",
-            "80 clients pipelining 200 GETs of 1 KiB, then 10 s of rest",
-            "--clients 80 --depth 200 --value-size 1024 --warmup 0 --watch 10",
-            1.5,
-        ),
-        open(
-            "open-half",
-            "GETs at half of nutcracker's capacity",
-            0.5,
-            "",
-        ),
-        open("open-90", "GETs at 90 % of nutcracker's capacity", 0.9, ""),
     ];
+    cells.extend(latencies());
+    cells.extend(memories());
     cells.extend(costs());
-    cells.extend([
-        open(
-            "beside-64k",
-            "GETs at a fifth of nutcracker's capacity while one client pipelines 16 GETs of 64 KiB",
-            0.2,
-            " --beside-clients 1 --beside-depth 16 --beside-value-size 65536",
-        ),
-        cost(
-            "busy-alone",
-            "50 busy clients alone",
-            "--op get --depth 1",
-            BOTH,
-        ),
-        cost(
-            "busy-and-idle",
-            "50 busy clients beside 10,000 idle ones",
-            "--op get --depth 1 --idle 10000",
-            BOTH,
-        ),
-        cost(
-            "memcache-set-1",
-            "memcached set, depth 1",
-            "--protocol memcache --op set --depth 1",
-            BOTH,
-        ),
-        cost(
-            "memcache-set-16",
-            "memcached set, depth 16",
-            "--protocol memcache --op set --depth 16",
-            BOTH,
-        ),
-        cost(
-            "memcache-set-64",
-            "memcached set, depth 64",
-            "--protocol memcache --op set --depth 64",
-            BOTH,
-        ),
-    ]);
+    cells.extend(reals());
+    cells.push(Cell {
+        table: Table::Idle,
+        // Ten thousand connections take their time to make and to close.
+        around: 1.5,
+        ..cost(
+            "idle-clients",
+            "redis GET, depth 1, 50 busy clients without and with 10,000 idle ones",
+            "--depth 1",
+            IDLE,
+        )
+    });
+    cells.extend(unix());
     cells
 }
 
-/// The rest of the matrix of CPU per request.
+/// CPU per request over TCP, less what stands first.
 fn costs() -> Vec<Cell> {
+    let redis_set = |id, title, load| cost(id, title, load, NO_RELAY);
+    let memcache = |id, title, load: &str| {
+        let load = format!("--protocol memcache {load}");
+        cost(id, title, &load, BOTH)
+    };
     vec![
-        cost(
-            "memcache-get-1",
-            "memcached get, depth 1",
-            "--protocol memcache --depth 1",
-            NO_ENVOY,
-        ),
-        cost(
-            "memcache-get-16",
-            "memcached get, depth 16",
-            "--protocol memcache --depth 16",
-            NO_ENVOY,
-        ),
-        cost(
-            "memcache-get-64",
-            "memcached get, depth 64",
-            "--protocol memcache --depth 64",
-            NO_ENVOY,
-        ),
-        cost(
-            "redis-set-1",
-            "redis SET, depth 1",
+        redis_set("redis-set-1", "redis SET, depth 1", "--op set --depth 1"),
+        redis_set("redis-set-16", "redis SET, depth 16", "--op set --depth 16"),
+        redis_set("redis-set-64", "redis SET, depth 64", "--op set --depth 64"),
+        memcache("memcache-get-1", "memcached get, depth 1", "--depth 1"),
+        memcache("memcache-get-16", "memcached get, depth 16", "--depth 16"),
+        memcache("memcache-get-64", "memcached get, depth 64", "--depth 64"),
+        memcache(
+            "memcache-set-1",
+            "memcached set, depth 1",
             "--op set --depth 1",
-            ALL,
         ),
-        cost(
-            "redis-set-16",
-            "redis SET, depth 16",
+        memcache(
+            "memcache-set-16",
+            "memcached set, depth 16",
             "--op set --depth 16",
-            ALL,
         ),
-        cost(
-            "redis-set-64",
-            "redis SET, depth 64",
+        memcache(
+            "memcache-set-64",
+            "memcached set, depth 64",
             "--op set --depth 64",
-            ALL,
         ),
         cost(
             "redis-mget-50",
@@ -223,11 +174,10 @@ fn costs() -> Vec<Cell> {
             "--op mget --keys 50",
             NO_RELAY,
         ),
-        cost(
+        memcache(
             "memcache-mget-50",
             "memcached get of 50 keys, depth 1",
-            "--protocol memcache --op mget --keys 50",
-            BOTH,
+            "--op mget --keys 50",
         ),
         cost(
             "redis-get-64k",
@@ -241,24 +191,195 @@ fn costs() -> Vec<Cell> {
             "--op set --value-size 65536",
             ALL,
         ),
-        cost(
-            "unix-get-1",
-            "redis GET over unix sockets, depth 1",
-            "--transport unix --depth 1",
+        memcache(
+            "memcache-get-64k",
+            "memcached get of 64 KiB, depth 1",
+            "--value-size 65536",
+        ),
+        memcache(
+            "memcache-set-64k",
+            "memcached set of 64 KiB, depth 1",
+            "--op set --value-size 65536",
+        ),
+    ]
+}
+
+/// The same over unix sockets, reported only.
+fn unix() -> Vec<Cell> {
+    let unix = |id, title, load: &str, candidates| Cell {
+        table: Table::Unix,
+        ..cost(id, title, &format!("--transport unix {load}"), candidates)
+    };
+    let redis = |id, title, load| unix(id, title, load, BOTH);
+    let memcache = |id, title, load: &str| {
+        let load = format!("--protocol memcache {load}");
+        unix(id, title, &load, BOTH)
+    };
+    vec![
+        unix(
+            "unix-redis-get-1",
+            "redis GET, depth 1",
+            "--depth 1",
             NO_ENVOY,
         ),
-        cost(
-            "unix-get-16",
-            "redis GET over unix sockets, depth 16",
-            "--transport unix --depth 16",
+        unix(
+            "unix-redis-get-16",
+            "redis GET, depth 16",
+            "--depth 16",
             NO_ENVOY,
         ),
-        cost(
-            "unix-get-64",
-            "redis GET over unix sockets, depth 64",
-            "--transport unix --depth 64",
+        unix(
+            "unix-redis-get-64",
+            "redis GET, depth 64",
+            "--depth 64",
             NO_ENVOY,
         ),
+        redis(
+            "unix-redis-set-1",
+            "redis SET, depth 1",
+            "--op set --depth 1",
+        ),
+        redis(
+            "unix-redis-set-16",
+            "redis SET, depth 16",
+            "--op set --depth 16",
+        ),
+        redis(
+            "unix-redis-set-64",
+            "redis SET, depth 64",
+            "--op set --depth 64",
+        ),
+        memcache("unix-memcache-get-1", "memcached get, depth 1", "--depth 1"),
+        memcache(
+            "unix-memcache-get-16",
+            "memcached get, depth 16",
+            "--depth 16",
+        ),
+        memcache(
+            "unix-memcache-get-64",
+            "memcached get, depth 64",
+            "--depth 64",
+        ),
+        memcache(
+            "unix-memcache-set-1",
+            "memcached set, depth 1",
+            "--op set --depth 1",
+        ),
+        memcache(
+            "unix-memcache-set-16",
+            "memcached set, depth 16",
+            "--op set --depth 16",
+        ),
+        memcache(
+            "unix-memcache-set-64",
+            "memcached set, depth 64",
+            "--op set --depth 64",
+        ),
+        redis(
+            "unix-redis-mget-50",
+            "redis MGET of 50 keys, depth 1",
+            "--op mget --keys 50",
+        ),
+        memcache(
+            "unix-memcache-mget-50",
+            "memcached get of 50 keys, depth 1",
+            "--op mget --keys 50",
+        ),
+        redis(
+            "unix-redis-get-64k",
+            "redis GET of 64 KiB, depth 1",
+            "--value-size 65536",
+        ),
+        redis(
+            "unix-redis-set-64k",
+            "redis SET of 64 KiB, depth 1",
+            "--op set --value-size 65536",
+        ),
+        memcache(
+            "unix-memcache-get-64k",
+            "memcached get of 64 KiB, depth 1",
+            "--value-size 65536",
+        ),
+        memcache(
+            "unix-memcache-set-64k",
+            "memcached set of 64 KiB, depth 1",
+            "--op set --value-size 65536",
+        ),
+    ]
+}
+
+/// Latency at a fixed rate.
+fn latencies() -> Vec<Cell> {
+    let open = |id, title, share, load| Cell {
+        share: Some(share),
+        // The last thousandth must be more than a handful of requests.
+        seconds: Some(2.0),
+        table: Table::Latency,
+        ..cost(id, title, load, BOTH)
+    };
+    vec![
+        open(
+            "open-half",
+            "GETs at half of nutcracker's capacity",
+            0.5,
+            "",
+        ),
+        open("open-90", "GETs at 90 % of nutcracker's capacity", 0.9, ""),
+        open(
+            "beside-64k",
+            "GETs at a fifth of nutcracker's capacity while one client pipelines 16 GETs of 64 KiB",
+            0.2,
+            "--beside-clients 1 --beside-depth 16 --beside-value-size 65536",
+        ),
+        open(
+            "beside-slow",
+            "GETs at half of nutcracker's capacity while 10 clients pipeline 16 GETs of 64 KiB and read 1 MB/s each",
+            0.5,
+            "--beside-clients 10 --beside-depth 16 --beside-value-size 65536 --beside-read-rate 1000000",
+        ),
+    ]
+}
+
+/// Resident memory.
+fn memories() -> Vec<Cell> {
+    let memory = |id, title, load, seconds, around| Cell {
+        table: Table::Memory,
+        seconds: Some(seconds),
+        pairs: Pairs::Once,
+        around,
+        ..cost(id, title, load, NO_RELAY)
+    };
+    vec![
+        memory(
+            "idle-memory",
+            "4000 clients, each used once",
+            "--clients 4000 --depth 1 --requests 4000 --warmup 0 --watch 1",
+            20.0,
+            // The requests are done long before the measured time is over.
+            -18.0,
+        ),
+        memory(
+            "burst",
+            "80 clients pipelining 200 GETs of 1 KiB, then 10 s of rest",
+            "--clients 80 --depth 200 --value-size 1024 --warmup 0 --watch 10",
+            1.5,
+            AROUND + 10.0,
+        ),
+    ]
+}
+
+/// Real servers and a real generator.
+fn reals() -> Vec<Cell> {
+    let real = |id, title, load: &str| Cell {
+        table: Table::Real,
+        load: format!("real {load}"),
+        seconds: Some(1.5),
+        around: 1.0,
+        ..cost(id, title, "", BOTH)
+    };
+    vec![
+        real("real-get", "redis-benchmark GET, depth 1", "--op get"),
+        real("real-set", "redis-benchmark SET, depth 1", "--op set"),
     ]
 }
 
@@ -272,32 +393,17 @@ fn cost(
         id,
         title,
         table: Table::Cost,
-        load: load.to_owned(),
+        load: format!("run {load}"),
         seconds: None,
         candidates,
         share: None,
         pairs: Pairs::AsPlanned,
+        around: AROUND,
     }
 }
 
-fn open(id: &'static str, title: &'static str, share: f64, load: &str) -> Cell {
-    Cell {
-        share: Some(share),
-        // The last thousandth must be more than a handful of requests.
-        seconds: Some(1.5),
-        table: Table::Latency,
-        ..cost(id, title, load, BOTH)
-    }
-}
-
-fn memory(id: &'static str, title: &'static str, load: &str, seconds: f64) -> Cell {
-    Cell {
-        table: Table::Memory,
-        seconds: Some(seconds),
-        pairs: Pairs::Once,
-        ..cost(id, title, load, NO_RELAY)
-    }
-}
+/// Starting and stopping a proxy.
+const AROUND: f64 = 0.25;
 
 #[cfg(test)]
 mod tests {

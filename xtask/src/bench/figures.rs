@@ -1,4 +1,4 @@
-//! Figures out of the load tool's reports, and the goals that they are held against.
+//! Figures out of the load tool's reports, and how those of two proxies compare.
 
 use serde_json::Value;
 
@@ -22,14 +22,27 @@ pub(crate) enum Figure {
     EndKib,
     /// Resident at the end by resident at the start.
     Growth,
+    /// KiB resident at the end above the start.
+    GrowthKib,
     SystemCalls,
+    /// In user space, per request.
+    Instructions,
+    Allocations,
+    /// Microseconds of CPU per request of all processes that take part, not the proxy's alone.
+    AllCpu,
+    /// Share of the time in which the proxy was on its CPU.
+    Busy,
     /// Share of the time in which somebody else had the proxy's CPU.
     Starvation,
+    /// The same of the tool.
+    ToolStarvation,
+    /// Share of the machine's time that its host gave to others.
+    Stolen,
     /// How late the tool itself was, 99th percentile.
     Lag,
 }
 
-const NAMES: [(&str, Figure); 9] = [
+const NAMES: [(&str, Figure); 13] = [
     ("cpu", Figure::Cpu),
     ("rate", Figure::Rate),
     ("p50", Figure::P50),
@@ -38,11 +51,15 @@ const NAMES: [(&str, Figure); 9] = [
     ("kib_per_client", Figure::KibPerClient),
     ("end_kib", Figure::EndKib),
     ("growth", Figure::Growth),
+    ("growth_kib", Figure::GrowthKib),
     ("system_calls", Figure::SystemCalls),
+    ("instructions", Figure::Instructions),
+    ("allocations", Figure::Allocations),
+    ("all_cpu", Figure::AllCpu),
 ];
 
 impl Figure {
-    fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         NAMES
             .iter()
             .find(|(known, _)| *known == name)
@@ -71,8 +88,15 @@ impl Figure {
             Self::PeakKib => samples().filter_map(kib).reduce(f64::max),
             Self::EndKib => end(),
             Self::Growth => Some(end()? / start().filter(|kib| *kib > 0.0)?),
+            Self::GrowthKib => Some(end()? - start()?),
             Self::SystemCalls => report["system_calls"].as_f64(),
+            Self::Instructions => report["instructions"].as_f64(),
+            Self::Allocations => report["allocations"].as_f64(),
+            Self::AllCpu => report["all_cpu_us_per_request"].as_f64(),
+            Self::Busy => report["proxy_utilisation"].as_f64(),
             Self::Starvation => report["proxy_starvation"].as_f64(),
+            Self::ToolStarvation => report["tool_starvation"].as_f64(),
+            Self::Stolen => report["machine_stolen"].as_f64(),
             Self::Lag => report["lag_us"]["p99"].as_f64(),
         }
     }
@@ -90,21 +114,42 @@ impl Figure {
         median(&self.of(runs, cell, candidate))
     }
 
-    /// `peer` by ours, per pair in which both have one.
+    /// Whether more of it is better.
+    const fn is_gain(self) -> bool {
+        matches!(self, Self::Rate)
+    }
+
+    /// How many times better ours is than `peer`'s, per pair in which both have one: above 1 is in our favour.
     pub(crate) fn ratios(self, runs: &[Run], cell: &str, peer: &str) -> Vec<f64> {
+        let mut ratios = self.ratios_between(runs, cell, peer, OURS);
+        if self.is_gain() {
+            for ratio in &mut ratios {
+                *ratio = ratio.recip();
+            }
+        }
+        ratios
+    }
+
+    /// `one` by `other`, per pair in which both have one.
+    pub(crate) fn ratios_between(
+        self,
+        runs: &[Run],
+        cell: &str,
+        one: &str,
+        other: &str,
+    ) -> Vec<f64> {
         let of = |candidate: &str, pair: u32| {
             let run = runs
                 .iter()
                 .find(|run| run.cell == cell && run.candidate == candidate && run.pair == pair)?;
             self.read(run.result.as_ref().ok()?)
+                .filter(|figure| *figure > 0.0)
         };
         let pairs = runs
             .iter()
-            .filter(|run| run.cell == cell && run.candidate == OURS);
+            .filter(|run| run.cell == cell && run.candidate == other);
         pairs
-            .filter_map(|run| {
-                Some(of(peer, run.pair)? / of(OURS, run.pair).filter(|ours| *ours > 0.0)?)
-            })
+            .filter_map(|run| Some(of(one, run.pair)? / of(other, run.pair)?))
             .collect()
     }
 }
@@ -120,113 +165,6 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
         upper
     };
     Some(f64::midpoint(lower, upper))
-}
-
-/// One line of `bench/goals.txt`.
-#[derive(Clone, Debug)]
-pub(crate) struct Goal {
-    pub(crate) title: String,
-    pub(crate) cell: String,
-    figure: Figure,
-    pub(crate) against: Against,
-    pub(crate) must: f64,
-    pub(crate) aim: f64,
-}
-
-/// What our figure is compared with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Against {
-    /// A peer's figure is so many times ours, at least.
-    Peer(String),
-    /// It is so many times what it is in another cell, at most.
-    Cell(String),
-    /// It is so much, at most.
-    Nothing,
-}
-
-/// How a goal stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Aim,
-    Must,
-    Missed,
-    Unknown,
-}
-
-impl Standing {
-    pub(crate) const fn text(self) -> &'static str {
-        match self {
-            Self::Aim => "aim reached",
-            Self::Must => "must reached",
-            Self::Missed => "**missed**",
-            Self::Unknown => "not measured",
-        }
-    }
-}
-
-impl Goal {
-    /// Reads the whole file.
-    pub(crate) fn parse_all(text: &str, peers: &[&str]) -> Result<Vec<Self>, String> {
-        let lines = text
-            .lines()
-            .filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-        lines
-            .map(|line| {
-                Self::parse(line, peers).ok_or_else(|| format!("a goal that is none: {line}"))
-            })
-            .collect()
-    }
-
-    fn parse(line: &str, peers: &[&str]) -> Option<Self> {
-        let words: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [title, cell, figure, against, must, aim] = words.as_slice() else {
-            return None;
-        };
-        Some(Self {
-            title: (*title).to_owned(),
-            cell: (*cell).to_owned(),
-            figure: Figure::named(figure)?,
-            against: match *against {
-                "-" => Against::Nothing,
-                name if peers.contains(&name) => Against::Peer(name.to_owned()),
-                name => Against::Cell(name.to_owned()),
-            },
-            must: must.parse().ok()?,
-            aim: aim.parse().ok()?,
-        })
-    }
-
-    /// The figure that is held against `must` and `aim`.
-    pub(crate) fn measured(&self, runs: &[Run]) -> Option<f64> {
-        match &self.against {
-            Against::Peer(peer) => median(&self.figure.ratios(runs, &self.cell, peer)),
-            Against::Cell(other) => {
-                let there = self
-                    .figure
-                    .middle(runs, other, OURS)
-                    .filter(|there| *there > 0.0)?;
-                Some(self.figure.middle(runs, &self.cell, OURS)? / there)
-            }
-            Against::Nothing => self.figure.middle(runs, &self.cell, OURS),
-        }
-    }
-
-    pub(crate) fn standing(&self, measured: Option<f64>) -> Standing {
-        let Some(measured) = measured else {
-            return Standing::Unknown;
-        };
-        let reached = |limit: f64| match self.against {
-            Against::Peer(_) => measured >= limit,
-            Against::Cell(_) | Against::Nothing => measured <= limit,
-        };
-        if reached(self.aim) {
-            Standing::Aim
-        } else if reached(self.must) {
-            Standing::Must
-        } else {
-            Standing::Missed
-        }
-    }
 }
 
 #[cfg(test)]
@@ -260,27 +198,6 @@ mod tests {
         assert_eq!(Figure::Cpu.ratios(&runs, "a", "nutcracker"), [2.0, 3.0]);
         assert_eq!(Figure::Cpu.middle(&runs, "a", "nutcracker"), Some(4.0));
         assert_eq!(Figure::Cpu.middle(&runs, "b", "ours"), None);
-    }
-
-    #[test]
-    fn a_goal_against_a_peer_is_a_least_and_one_against_a_cell_a_most() {
-        let text = "# x\nfaster | a | cpu | nutcracker | 1.5 | 3\nflat | a | cpu | b | 1.05 | 1.0\nsmall | a | cpu | - | 0.5 | 0.2\n";
-        let goals = Goal::parse_all(text, &["nutcracker"]).expect("good goals");
-        let runs = [
-            run("a", "ours", 0, 1.02),
-            run("a", "nutcracker", 0, 2.04),
-            run("b", "ours", 0, 1.0),
-        ];
-        let standings: Vec<Standing> = goals
-            .iter()
-            .map(|goal| goal.standing(goal.measured(&runs)))
-            .collect();
-        assert_eq!(
-            standings,
-            [Standing::Must, Standing::Must, Standing::Missed]
-        );
-        assert_eq!(goals[0].standing(None), Standing::Unknown);
-        assert!(Goal::parse_all("a | b\n", &[]).is_err());
     }
 
     #[test]

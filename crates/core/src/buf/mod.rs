@@ -16,4 +16,4 @@ mod recv;
 mod send;
 
 pub use recv::RecvBuf;
-pub use send::{ChunkPool, ChunkSize, SendQueue};
+pub use send::{ChunkPool, ChunkSize, Segment, SendQueue};

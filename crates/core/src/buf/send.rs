@@ -1,6 +1,7 @@
 //! Bytes on their way to one peer.
 
 use alloc::collections::VecDeque;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -54,12 +55,25 @@ impl ChunkPool {
     pub fn take(&mut self, size: ChunkSize) -> Vec<u8> {
         let class = size.class();
         let new = || Vec::with_capacity(CLASSES[class].0);
-        self.free[class].pop().unwrap_or_else(new)
+        let mut chunk = self.free[class].pop().unwrap_or_else(new);
+        chunk.clear();
+        chunk
     }
 
-    /// Gives a chunk back; anything of another size goes to the allocator.
+    /// A block to read into: as long as a large chunk is, all of it in place.
+    #[must_use]
+    pub fn take_block(&mut self) -> Vec<u8> {
+        let Some(mut block) = self.free[ChunkSize::Large.class()].pop() else {
+            return vec![0; SEND_LARGE_CHUNK_LEN];
+        };
+        // Nothing to do if it was one before.
+        block.resize(SEND_LARGE_CHUNK_LEN, 0);
+        block
+    }
+
+    /// Gives a chunk or block back; anything of another size goes to the allocator.
     #[inline]
-    pub fn give(&mut self, mut chunk: Vec<u8>) {
+    pub fn give(&mut self, chunk: Vec<u8>) {
         let capacity = chunk.capacity();
         let class = CLASSES.iter().position(|&(len, _)| len == capacity);
         let Some(class) = class else {
@@ -67,7 +81,6 @@ impl ChunkPool {
             return;
         };
         if self.free[class].len() < CLASSES[class].1 {
-            chunk.clear();
             self.free[class].push(chunk);
         } else {
             self.released += to_u64(capacity);
@@ -82,16 +95,83 @@ impl ChunkPool {
     }
 }
 
+/// The bytes of a buffer from its beginning to an end that need not be the buffer's: a whole read is
+/// passed on in the block it was read into, without a copy.
+#[derive(Debug, Default)]
+pub struct Segment {
+    bytes: Vec<u8>,
+    /// How many of the first bytes were sent.
+    start: usize,
+    /// How many of the last bytes are nobody's.
+    spare: usize,
+}
+
+impl Segment {
+    /// The first `len` bytes of `block`; the others stay behind, so that it is a block again when they
+    /// have been sent.
+    #[must_use]
+    pub fn of_block(block: Vec<u8>, len: usize) -> Self {
+        assert!(
+            block.len() == block.capacity(),
+            "what is appended to a segment must not land behind its spare bytes"
+        );
+        let spare = block.len() - len;
+        Self {
+            bytes: block,
+            start: 0,
+            spare,
+        }
+    }
+
+    /// The bytes that are not yet sent.
+    #[inline]
+    #[must_use]
+    pub fn unsent(&self) -> &[u8] {
+        &self.bytes[self.start..self.bytes.len() - self.spare]
+    }
+
+    /// The whole buffer.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Room behind the bytes.
+    #[inline]
+    const fn room(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
+    /// Takes back the last `len` unsent bytes.
+    fn cut_end(&mut self, len: usize) {
+        if self.spare == 0 {
+            self.bytes.truncate(self.bytes.len() - len);
+        } else {
+            self.spare += len;
+        }
+    }
+}
+
+impl From<Vec<u8>> for Segment {
+    #[inline]
+    fn from(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            start: 0,
+            spare: 0,
+        }
+    }
+}
+
 /// A queue of bytes in segments. Small messages are copied together into chunks, large buffers are
 /// moved in whole. Bytes never move before they are committed.
 ///
-/// Invariants: `start <= first.len()`; `len` is the sum of all unsent bytes; `rest` is empty if
-/// `first` is.
+/// Invariants: only the first segment has bytes that were sent; `len` is the sum of all unsent bytes;
+/// every segment has some, and if the first has none there is no other.
 #[derive(Debug, Default)]
 pub struct SendQueue {
-    first: Vec<u8>,
-    start: usize,
-    rest: VecDeque<Vec<u8>>,
+    first: Segment,
+    rest: VecDeque<Segment>,
     len: u64,
 }
 
@@ -119,8 +199,8 @@ impl SendQueue {
         } else {
             self.rest.back_mut().expect("just seen")
         };
-        if last.capacity() - last.len() >= bytes.len() {
-            last.extend_from_slice(bytes);
+        if last.room() >= bytes.len() {
+            last.bytes.extend_from_slice(bytes);
         } else {
             self.append_more(bytes, pool);
         }
@@ -130,40 +210,40 @@ impl SendQueue {
     #[inline(never)]
     fn append_more(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
         let last = self.rest.back_mut().unwrap_or(&mut self.first);
-        let (fits, mut bytes) = bytes.split_at(last.capacity() - last.len());
-        last.extend_from_slice(fits);
+        let (fits, mut bytes) = bytes.split_at(last.room());
+        last.bytes.extend_from_slice(fits);
         while !bytes.is_empty() {
             let size = if bytes.len() > SEND_CHUNK_LEN {
                 ChunkSize::Large
-            } else if self.first.is_empty() && bytes.len() <= SEND_SMALL_CHUNK_LEN {
+            } else if self.first.bytes.is_empty() && bytes.len() <= SEND_SMALL_CHUNK_LEN {
                 ChunkSize::Small
             } else {
                 ChunkSize::Medium
             };
-            let mut segment = pool.take(size);
-            let (now, later) = bytes.split_at(bytes.len().min(segment.capacity()));
-            segment.extend_from_slice(now);
-            self.push_segment(segment);
+            let mut chunk = pool.take(size);
+            let (now, later) = bytes.split_at(bytes.len().min(chunk.capacity()));
+            chunk.extend_from_slice(now);
+            self.push_segment(chunk.into());
             bytes = later;
         }
     }
 
-    /// Appends a buffer, by moving it if it is large.
-    pub fn push(&mut self, bytes: Vec<u8>, pool: &mut ChunkPool) {
-        if bytes.len() < SEND_MOVE_MIN {
-            self.append(&bytes, pool);
-            pool.give(bytes);
+    /// Appends a segment, by moving it if it is large.
+    pub fn push(&mut self, segment: impl Into<Segment>, pool: &mut ChunkPool) {
+        let segment = segment.into();
+        if segment.unsent().len() < SEND_MOVE_MIN {
+            self.append(segment.unsent(), pool);
+            pool.give(segment.bytes);
         } else {
-            self.len += to_u64(bytes.len());
-            self.push_segment(bytes);
+            self.len += to_u64(segment.unsent().len());
+            self.push_segment(segment);
         }
     }
 
-    fn push_segment(&mut self, segment: Vec<u8>) {
-        if self.first.is_empty() {
+    fn push_segment(&mut self, segment: Segment) {
+        if self.first.bytes.is_empty() {
             // An empty first segment may still own memory only if it never held anything.
             self.first = segment;
-            self.start = 0;
         } else {
             self.rest.push_back(segment);
         }
@@ -174,13 +254,12 @@ impl SendQueue {
     pub fn slices<'a>(&'a self, limit: u64, out: &mut [&'a [u8]]) -> usize {
         let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut count = 0;
-        let segments =
-            core::iter::once(&self.first[self.start..]).chain(self.rest.iter().map(Vec::as_slice));
-        for segment in segments {
-            if segment.is_empty() || left == 0 || count == out.len() {
+        for segment in core::iter::once(&self.first).chain(&self.rest) {
+            let unsent = segment.unsent();
+            if unsent.is_empty() || left == 0 || count == out.len() {
                 break;
             }
-            let shown = &segment[..segment.len().min(left)];
+            let shown = &unsent[..unsent.len().min(left)];
             left -= shown.len();
             out[count] = shown;
             count += 1;
@@ -193,7 +272,7 @@ impl SendQueue {
         self.commit_with(len, |segment| pool.give(segment));
     }
 
-    /// The first `len` bytes were sent; `done` gets each segment of which all bytes were.
+    /// The first `len` bytes were sent; `done` gets each buffer of which all bytes were.
     pub fn commit_with(&mut self, len: usize, mut done: impl FnMut(Vec<u8>)) {
         self.len = self
             .len
@@ -201,16 +280,15 @@ impl SendQueue {
             .expect("no more is sent than was queued");
         let mut left = len;
         loop {
-            let unsent = self.first.len() - self.start;
+            let unsent = self.first.unsent().len();
             if left < unsent {
-                self.start += left;
+                self.first.start += left;
                 return;
             }
             left -= unsent;
-            self.start = 0;
             let next = self.rest.pop_front().unwrap_or_default();
-            done(mem::replace(&mut self.first, next));
-            if self.first.is_empty() {
+            done(mem::replace(&mut self.first, next).bytes);
+            if self.first.bytes.is_empty() {
                 return;
             }
         }
@@ -219,7 +297,7 @@ impl SendQueue {
     /// Bytes just before the unsent ones that were sent and are still here.
     #[must_use]
     pub fn sent_prefix(&self) -> &[u8] {
-        &self.first[..self.start]
+        &self.first.bytes[..self.first.start]
     }
 
     /// Takes back the last `len` bytes.
@@ -230,15 +308,16 @@ impl SendQueue {
             .expect("no more is taken back than is queued");
         let mut left = usize::try_from(len).expect("queued bytes fit memory");
         while let Some(last) = self.rest.back_mut() {
-            if left < last.len() {
-                last.truncate(last.len() - left);
+            let unsent = last.unsent().len();
+            if left < unsent {
+                last.cut_end(left);
                 return;
             }
-            left -= last.len();
-            pool.give(self.rest.pop_back().expect("just seen"));
+            left -= unsent;
+            pool.give(self.rest.pop_back().expect("just seen").bytes);
         }
-        self.first.truncate(self.first.len() - left);
-        if self.first.len() == self.start {
+        self.first.cut_end(left);
+        if self.first.unsent().is_empty() {
             self.clear(pool);
         }
     }
@@ -247,9 +326,8 @@ impl SendQueue {
     #[must_use]
     pub fn take_all(&mut self, pool: &mut ChunkPool) -> Vec<u8> {
         let mut all = Vec::new();
-        all.extend_from_slice(&self.first[self.start..]);
-        for segment in &self.rest {
-            all.extend_from_slice(segment);
+        for segment in core::iter::once(&self.first).chain(&self.rest) {
+            all.extend_from_slice(segment.unsent());
         }
         self.clear(pool);
         all
@@ -257,27 +335,31 @@ impl SendQueue {
 
     /// Forgets everything.
     pub fn clear(&mut self, pool: &mut ChunkPool) {
-        pool.give(mem::take(&mut self.first));
+        pool.give(mem::take(&mut self.first).bytes);
         for segment in self.rest.drain(..) {
-            pool.give(segment);
+            pool.give(segment.bytes);
         }
-        self.start = 0;
         self.len = 0;
     }
 
     /// Panics if the queue contradicts itself.
     pub fn check_invariants(&self) {
-        assert!(self.start <= self.first.len());
-        assert!(!self.first.is_empty() || self.rest.is_empty());
-        let rest: usize = self.rest.iter().map(Vec::len).sum();
-        assert_eq!(self.len, to_u64(self.first.len() - self.start + rest));
+        assert!(!self.first.bytes.is_empty() || self.rest.is_empty());
+        let rest: usize = self
+            .rest
+            .iter()
+            .map(|segment| {
+                assert!(segment.start == 0 && !segment.unsent().is_empty());
+                segment.unsent().len()
+            })
+            .sum();
+        assert_eq!(self.len, to_u64(self.first.unsent().len() + rest));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
 
     fn shown(queue: &SendQueue) -> Vec<u8> {
         let mut out = [&[][..]; 8];
@@ -326,6 +408,40 @@ mod tests {
         queue.check_invariants();
         assert!(queue.is_empty());
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn a_block_is_sent_as_far_as_it_was_filled_and_is_a_block_again() {
+        let (mut queue, mut pool) = (SendQueue::default(), ChunkPool::default());
+        let mut filled = || {
+            let mut block = pool.take_block();
+            block[..SEND_MOVE_MIN].fill(7);
+            block[SEND_MOVE_MIN..].fill(9);
+            Segment::of_block(block, SEND_MOVE_MIN)
+        };
+        let (first, second) = (filled(), filled());
+        queue.append(b"a", &mut pool);
+        queue.push(first, &mut pool);
+        queue.append(b"b", &mut pool);
+        queue.push(second, &mut pool);
+        queue.check_invariants();
+        queue.cut_end(1, &mut pool);
+        queue.check_invariants();
+        let expected = [
+            b"a".as_slice(),
+            &[7; SEND_MOVE_MIN],
+            b"b",
+            &[7; SEND_MOVE_MIN - 1],
+        ];
+        assert_eq!(shown(&queue), expected.concat());
+        queue.commit(4, &mut pool);
+        assert_eq!(queue.sent_prefix(), [7; 3]);
+        queue.commit(2 * SEND_MOVE_MIN - 3, &mut pool);
+        queue.check_invariants();
+        assert!(queue.is_empty());
+        let free = &pool.free[ChunkSize::Large.class()];
+        assert!(free.len() == 2 && free.iter().all(|block| block.len() == SEND_LARGE_CHUNK_LEN));
+        assert_eq!(pool.take(ChunkSize::Large).len(), 0);
     }
 
     #[test]

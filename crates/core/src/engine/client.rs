@@ -205,10 +205,14 @@ impl Client {
         self.pause == Pause::No && self.is_settled()
     }
 
-    /// Whether another request may be parsed.
+    /// How many more requests may be parsed before responses leave.
     #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        to_u32(self.order.len()) < CLIENT_IN_FLIGHT_MAX && self.output_len() < CLIENT_OUTPUT_SOFT
+    pub(crate) fn room(&self) -> u32 {
+        if self.output_len() < CLIENT_OUTPUT_SOFT {
+            CLIENT_IN_FLIGHT_MAX.saturating_sub(to_u32(self.order.len()))
+        } else {
+            0
+        }
     }
 
     /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at
@@ -367,11 +371,11 @@ impl Client {
     }
 
     /// Requests in flight that went to several servers.
-    pub(crate) fn split_count(&self) -> usize {
-        self.order
-            .iter()
-            .filter(|pending| matches!(pending, Pending::Split(_)))
-            .count()
+    pub(crate) fn splits(&self) -> impl Iterator<Item = SplitId> {
+        self.order.iter().filter_map(|pending| match pending {
+            Pending::Split(split) => Some(*split),
+            _ => None,
+        })
     }
 
     /// Takes everything that waits for servers out of the order queue, for a client that is gone.

@@ -2,8 +2,9 @@
 //!
 //! A time-out hurts only its own request: the client is answered, a request of which nothing was
 //! sent is withdrawn, the late response of any other is discarded. Only when no byte at all has come
-//! for one further time-out is the connection given up. The server is blamed once it has had a
-//! request for a whole time-out, once per silence.
+//! for one further time-out is the connection given up, or when bytes wait for the server and it has
+//! neither taken nor sent one for a time-out. The server is blamed once it has had a request for a
+//! whole time-out, once per silence.
 
 use super::Engine;
 use super::action::{Action, Notice};
@@ -19,6 +20,7 @@ impl Engine {
             match alarm {
                 Alarm::Conn(id) => self.check_conn(id, at),
                 Alarm::Client(id) => self.check_idle(id),
+                Alarm::Memory => self.check_memory(),
             }
         }
     }
@@ -32,6 +34,7 @@ impl Engine {
             .forget_dead(live_count, |alarm| match alarm {
                 Alarm::Conn(id) => conns.get(id).is_some(),
                 Alarm::Client(id) => clients.get(id).is_some(),
+                Alarm::Memory => true,
             });
     }
 
@@ -111,7 +114,7 @@ impl Engine {
             }
         }
         let conn = self.upstream.conns.get_mut(id);
-        is_over || conn.is_some_and(|conn| conn.silent_at(timeout).is_some_and(|at| at <= now))
+        is_over || conn.is_some_and(|conn| conn.is_dead(timeout, now))
     }
 
     /// Counts a time-out of the server that has had an expired request for long enough.

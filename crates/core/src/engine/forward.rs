@@ -11,10 +11,10 @@ use super::server::{Origin, Outgoing};
 use super::shared::Shared;
 use super::split::FragmentIdx;
 use super::upstream::Upstream;
-use crate::buf::{ChunkPool, SendQueue};
+use crate::buf::{ChunkPool, Segment, SendQueue};
 use crate::config::CrossServerKeys;
 use crate::ids::{ClientId, ServerConnId, ServerIdx};
-use crate::limits::EARLY_FLUSH_LEN;
+use crate::limits::SERVER_EARLY_FLUSH_LEN;
 use crate::num::{to_u32, to_usize};
 use crate::proto::redis::local::{self, After, LocalConfig};
 use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, Span, memcache};
@@ -25,7 +25,7 @@ pub(super) enum Frame<'a> {
     /// In a buffer that others use too.
     Lent(&'a [u8]),
     /// In a buffer of its own, which can move to the send queue.
-    Owned(Vec<u8>),
+    Owned(Segment),
 }
 
 /// The request must wait until its server connection has room; the client is paused.
@@ -37,7 +37,7 @@ impl Frame<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Lent(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
+            Self::Owned(segment) => segment.unsent(),
         }
     }
 
@@ -45,7 +45,7 @@ impl Frame<'_> {
     fn append_to(self, out: &mut SendQueue, chunks: &mut ChunkPool) {
         match self {
             Self::Lent(bytes) => out.append(bytes, chunks),
-            Self::Owned(bytes) => out.push(bytes, chunks),
+            Self::Owned(segment) => out.push(segment, chunks),
         }
     }
 }
@@ -572,7 +572,7 @@ impl Upstream {
             readonly: request.readonly,
         };
         conn.queued(outgoing, shared.now);
-        shared.outbox.is_urgent |= conn.out.len() > EARLY_FLUSH_LEN;
+        shared.outbox.is_urgent |= conn.out.len() > SERVER_EARLY_FLUSH_LEN;
         shared.memory.held += u64::from(request.len);
         if !conn.is_announced(pool.config.timeout) {
             self.announce(conn_id, pool.config.timeout, shared);

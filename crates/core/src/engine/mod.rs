@@ -37,6 +37,7 @@ mod forward;
 mod health;
 mod kept;
 mod lifecycle;
+mod memory;
 mod owner;
 mod parse;
 mod pool;
@@ -62,7 +63,7 @@ pub use owner::{HealthOwner, Mail, Report, Topology};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
-use crate::limits::{SCRATCH_LEN, SCRATCH_TAIL_MAX};
+use crate::limits::{SCRATCH_LEN, SEND_LARGE_CHUNK_LEN};
 use crate::time::Micros;
 use client::{Pause, Phase};
 use clients::Clients;
@@ -81,7 +82,7 @@ pub struct Engine {
     clients: Clients,
     upstream: Upstream,
     shared: Shared,
-    /// Every read goes here, behind room for the connection's saved tail.
+    /// Every read goes here, behind room for the connection's saved tail. A block of the chunk pool.
     scratch: Vec<u8>,
     /// Memory of the routing of one multi-key request, kept for the next.
     work: Work,
@@ -117,7 +118,7 @@ impl Engine {
             upstream: Upstream::new(&pools, &counters),
             clients: Clients::default(),
             shared: Shared::new(config.memory_limit, Arc::clone(&counters)),
-            scratch: vec![0; SCRATCH_TAIL_MAX + SCRATCH_LEN],
+            scratch: vec![0; SEND_LARGE_CHUNK_LEN],
             work: Work::default(),
             rng: Rng::new(seed),
             client_counts: ClientCounts::new(config.pools.len()),
@@ -251,7 +252,7 @@ impl Engine {
         if recv.grows_in_place() {
             recv.space()
         } else {
-            &mut self.scratch[SCRATCH_TAIL_MAX..]
+            &mut self.scratch[recv.len()..][..SCRATCH_LEN]
         }
     }
 
@@ -278,7 +279,7 @@ impl Engine {
             } else if let Some(id) = self.shared.outbox.resume.pop_front() {
                 self.resume(id);
             } else if let Some(id) = self.shared.outbox.dirty_servers.pop_front() {
-                if self.upstream.wants_flush(id) {
+                if self.upstream.wants_flush(id, self.shared.now) {
                     return Some(Action::Flush(id.into()));
                 }
             } else if let Some(id) = self.shared.outbox.dirty_clients.pop_front() {

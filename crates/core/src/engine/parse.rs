@@ -4,12 +4,13 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::action::{Doom, Notice};
-use super::client::{Pause, Phase};
+use super::client::{Client, Pause, Phase};
 use super::clients::answered;
 use super::forward::{Frame, Stalled};
 use super::{Action, Engine};
+use crate::buf::Segment;
 use crate::ids::ClientId;
-use crate::limits::SCRATCH_TAIL_MAX;
+use crate::limits::BLOCK_MOVE_MIN;
 use crate::num::{to_u64, to_usize};
 use crate::proto::redis::inline;
 use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
@@ -27,21 +28,9 @@ impl Engine {
             let bytes = client.recv.take();
             self.parse_kept(id, bytes);
         } else {
-            let mut scratch = mem::take(&mut self.scratch);
-            let start = SCRATCH_TAIL_MAX - client.recv.len();
-            scratch[start..SCRATCH_TAIL_MAX].copy_from_slice(client.recv.filled());
-            let bytes = &scratch[start..SCRATCH_TAIL_MAX + len];
-            let is_fresh = client.recv.is_empty();
-            let parsed = self.parse(id, bytes, is_fresh);
-            if let Some(client) = self.clients.slab.get_mut(id) {
-                let rest = &bytes[parsed..];
-                if !rest.is_empty() {
-                    client.recv.save(rest, &mut self.shared.chunks);
-                } else if !is_fresh {
-                    client.recv.clear();
-                }
-            }
-            self.scratch = scratch;
+            let kept = client.recv.len();
+            self.scratch[..kept].copy_from_slice(client.recv.filled());
+            self.parse_read(id, kept, len);
         }
         self.account_recv(id, before);
     }
@@ -60,37 +49,77 @@ impl Engine {
         self.close_if_settled(id);
     }
 
+    /// Parses the scratch buffer, in which `len` bytes follow the `kept` ones of the client.
+    fn parse_read(&mut self, id: ClientId, kept: usize, len: usize) {
+        let mut scratch = mem::take(&mut self.scratch);
+        let filled = kept + len;
+        if filled >= BLOCK_MOVE_MIN && self.may_begin(id) {
+            match self.parse_whole(id, Segment::of_block(scratch, filled)) {
+                None => {
+                    self.scratch = self.shared.chunks.take_block();
+                    if let Some(client) = self.clients.slab.get_mut(id) {
+                        client.recv.clear();
+                    }
+                    return;
+                }
+                Some(segment) => scratch = segment.into_bytes(),
+            }
+        }
+        let bytes = &scratch[..filled];
+        let parsed = self.parse(id, bytes, kept == 0);
+        if let Some(client) = self.clients.slab.get_mut(id) {
+            let rest = &bytes[parsed..];
+            if !rest.is_empty() {
+                client.recv.save(rest, &mut self.shared.chunks);
+            } else if kept > 0 {
+                client.recv.clear();
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Whether a client may begin another request at once.
+    fn may_begin(&self, id: ClientId) -> bool {
+        let client = self.clients.slab.get(id);
+        client.is_some_and(|client| client.room() > 0) && !self.shared.memory.is_short()
+    }
+
     /// Parses bytes that the client has kept; what is not parsed is kept again.
     fn parse_kept(&mut self, id: ClientId, bytes: Vec<u8>) {
-        let Some(bytes) = self.parse_whole(id, bytes) else {
+        let Some(segment) = self.parse_whole(id, bytes.into()) else {
             return;
         };
+        let bytes = segment.into_bytes();
         let parsed = self.parse(id, &bytes, false);
         if let Some(client) = self.clients.slab.get_mut(id) {
             client.recv.restore(bytes, parsed);
         }
     }
 
-    /// If `bytes` are exactly one request that goes unchanged to one server, moves them there. Else
-    /// gives them back.
-    fn parse_whole(&mut self, id: ClientId, bytes: Vec<u8>) -> Option<Vec<u8>> {
-        let client = self.clients.slab.get_mut(id)?;
+    /// If `segment` is exactly one request that goes unchanged to one server, moves it there. Else
+    /// gives it back.
+    fn parse_whole(&mut self, id: ClientId, segment: Segment) -> Option<Segment> {
+        let Some(client) = self.clients.slab.get_mut(id) else {
+            return Some(segment);
+        };
         if client.phase != Phase::Open {
-            return Some(bytes);
+            return Some(segment);
         }
         let mut ahead = client.parser;
-        let Parse::Complete(request) = ahead.parse(&bytes, &client.limits) else {
-            return Some(bytes);
+        let Parse::Complete(request) = ahead.parse(segment.unsent(), &client.limits) else {
+            return Some(segment);
         };
-        if to_usize(request.len) != bytes.len() || !matches!(request.route, Route::Key(_)) {
-            return Some(bytes);
+        if to_usize(request.len) != segment.unsent().len()
+            || !matches!(request.route, Route::Key(_))
+        {
+            return Some(segment);
         }
         client.parser = ahead;
-        match self.route(id, Frame::Owned(bytes), &request) {
+        match self.route(id, Frame::Owned(segment), &request) {
             Ok(()) => None,
-            Err(Stalled(Frame::Owned(bytes))) => {
+            Err(Stalled(Frame::Owned(segment))) => {
                 // Its parser is at the start of the frame again; it will be parsed again.
-                Some(bytes)
+                Some(segment)
             }
             Err(Stalled(Frame::Lent(_))) => unreachable!("an owned frame comes back owned"),
         }
@@ -112,13 +141,13 @@ impl Engine {
             if client.pause != Pause::No {
                 return at;
             }
-            if !client.has_room() {
+            if client.room() == 0 {
                 client.pause = Pause::Own;
                 return at;
             }
             if may_begin_only && self.shared.memory.is_short() {
                 client.pause = Pause::Memory;
-                self.shared.memory.waiting.push(id);
+                self.shared.wait_for_memory(id);
                 return at;
             }
             may_begin_only = true;

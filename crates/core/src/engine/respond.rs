@@ -10,7 +10,6 @@ use super::owner::Report;
 use super::server::{ConnPhase, Health, Origin, ServerConn, Slot};
 use super::shared::Shared;
 use crate::ids::ServerConnId;
-use crate::limits::SCRATCH_TAIL_MAX;
 use crate::num::to_u64;
 use crate::proto::redis::local::auth_accepted;
 use crate::proto::redis::response::{Verdict, verdict};
@@ -59,9 +58,9 @@ impl Engine {
             reader.conn.recv.restore(bytes, outcome.parsed);
             outcome
         } else {
-            let start = SCRATCH_TAIL_MAX - reader.conn.recv.len();
-            self.scratch[start..SCRATCH_TAIL_MAX].copy_from_slice(reader.conn.recv.filled());
-            let bytes = &self.scratch[start..SCRATCH_TAIL_MAX + len];
+            let kept = reader.conn.recv.len();
+            self.scratch[..kept].copy_from_slice(reader.conn.recv.filled());
+            let bytes = &self.scratch[..kept + len];
             let outcome = reader.read(bytes, &mut self.shared);
             let rest = &bytes[outcome.parsed..];
             if !rest.is_empty() {

@@ -29,6 +29,8 @@ impl Engine {
     ) -> Option<Parse> {
         let client = self.clients.slab.get_mut(id)?;
         let pool = &self.pools[client.pool.index()];
+        // Nothing is answered meanwhile.
+        let mut room = client.room();
         loop {
             let rest = &bytes[*at..];
             let parse = client.parser.parse(rest, &client.limits);
@@ -56,7 +58,8 @@ impl Engine {
                     out.append(frame, chunks);
                 });
             *at += frame.len();
-            if *at == bytes.len() || !client.has_room() || self.shared.memory.is_short() {
+            room -= 1;
+            if *at == bytes.len() || room == 0 || self.shared.memory.is_short() {
                 return None;
             }
         }

@@ -91,18 +91,24 @@ impl World {
 
     /// Whether something happened to a request that explains this reply.
     pub(super) fn is_excused(&self, at: usize, expect: &Expect, reply: &[u8]) -> bool {
-        if self.is_strict || matches!(expect.shape, Shape::Exact | Shape::Refused) {
-            return false;
-        }
         let Some(text) = line_of(reply) else {
             return false;
         };
         let client = &self.clients[at];
+        if client.doomed && self.plan.tight && text.ends_with("out of memory reading request") {
+            return true;
+        }
+        if self.is_strict || matches!(expect.shape, Shape::Exact | Shape::Refused) {
+            return false;
+        }
         let pool = &self.plan.config.pools[client.pool];
         let own = match pool.protocol {
             Protocol::Redis => text.strip_prefix("-ERR "),
             Protocol::Memcache => text.strip_prefix("SERVER_ERROR "),
         };
+        if client.doomed && own == Some("out of memory reading request") {
+            return true;
+        }
         let age = self.now - expect.at;
         let is_old = pool.timeout.is_some_and(|timeout| age >= timeout.0);
         if is_old && own == Some(Closed::TimedOut.text()) {
@@ -269,7 +275,9 @@ impl World {
             }
         };
         match notice {
-            Notice::ClientOutputLimit(id) | Notice::ClientReplyBroken(id) => {
+            Notice::ClientOutputLimit(id)
+            | Notice::ClientReplyBroken(id)
+            | Notice::ClientMemory(id) => {
                 if let Some(client) = client(self, id) {
                     self.clients[client].doomed = true;
                 }

@@ -1,7 +1,15 @@
 //! Every bound of the proxy, with its reason and its outcome. Bounds that an operator may set are
 //! directives; their defaults stand here too.
+//!
+//! The compiler flag `--cfg small_limits` makes those small that a request or a client meets only at
+//! great size, so that every simulated world meets them all the time. Never for use.
 
 use crate::time::Span;
+
+/// A bound, and what it is under `--cfg small_limits`.
+const fn bound(usual: usize, small: usize) -> usize {
+    if cfg!(small_limits) { small } else { usual }
+}
 
 /// Bytes of one read at most, into the worker's scratch buffer. Large enough that a deep pipeline, or a
 /// value of 64 KB with its command, is one read; small enough to stay in the second-level cache.
@@ -10,23 +18,23 @@ pub const SCRATCH_LEN: usize = SEND_LARGE_CHUNK_LEN - SCRATCH_TAIL_MAX;
 /// A saved tail up to this length is copied in front of the next read of the scratch buffer; a
 /// longer one grows in place, so that each byte of a large request is copied a bounded number of
 /// times.
-pub const SCRATCH_TAIL_MAX: usize = 8 * 1024;
+pub const SCRATCH_TAIL_MAX: usize = bound(8 * 1024, 2_100);
 
 /// Bytes of the chunk that a send queue begins with: small messages are copied together into chunks,
 /// and many clients that are owed a little must not hold much.
-pub const SEND_SMALL_CHUNK_LEN: usize = 4 * 1024;
+pub const SEND_SMALL_CHUNK_LEN: usize = bound(4 * 1024, 64);
 
 /// Bytes of the chunks that a longer send queue goes on with.
-pub const SEND_CHUNK_LEN: usize = 16 * 1024;
+pub const SEND_CHUNK_LEN: usize = bound(16 * 1024, 256);
 
 /// A message at least this long becomes a segment of its own instead of being copied, when its
 /// buffer can be moved.
-pub const SEND_MOVE_MIN: usize = 8 * 1024;
+pub const SEND_MOVE_MIN: usize = bound(8 * 1024, 128);
 
 /// A read that is one whole request of at least this length is passed on in the buffer it was read
 /// into, and the next read gets another one: below, a copy costs less than a buffer that is not in
 /// the cache.
-pub const BLOCK_MOVE_MIN: usize = 16 * 1024;
+pub const BLOCK_MOVE_MIN: usize = bound(16 * 1024, 1_000);
 
 /// Free small chunks one engine keeps for reuse; more are given back to the allocator at once.
 pub const FREE_SMALL_CHUNKS_MAX: usize = 64;
@@ -36,22 +44,26 @@ pub const FREE_CHUNKS_MAX: usize = 16;
 
 /// Bytes of one large chunk: holds a value of 64 KB with its command, the commonest size of a large
 /// one, and is what longer messages are cut into.
-pub const SEND_LARGE_CHUNK_LEN: usize = 128 * 1024;
+pub const SEND_LARGE_CHUNK_LEN: usize = bound(128 * 1024, 8_000);
 
 /// Free large chunks one engine keeps for reuse; more are given back to the allocator at once.
 pub const FREE_LARGE_CHUNKS_MAX: usize = 12;
 
 /// Bytes waiting for one client that are sent before the end of the tick: the first of a large
 /// tick need not wait for the last, and what was just read is still in the cache.
-pub const EARLY_FLUSH_LEN: u64 = 32 * 1024;
+pub const EARLY_FLUSH_LEN: u64 = if cfg!(small_limits) { 500 } else { 32 * 1024 };
 
 /// The same for a server connection, on which many clients' requests come together: a few large
 /// writes cost less than many, and the half of the cache is enough for what waits.
-pub const SERVER_EARLY_FLUSH_LEN: u64 = 256 * 1024;
+pub const SERVER_EARLY_FLUSH_LEN: u64 = if cfg!(small_limits) {
+    1_500
+} else {
+    256 * 1024
+};
 
 /// Bytes of early responses that have left which a client may keep beside those that wait; with more,
 /// and more than half, they are forgotten.
-pub const PARKED_DEAD_MAX: usize = 16 * 1024;
+pub const PARKED_DEAD_MAX: usize = bound(16 * 1024, 256);
 
 /// Free records of split requests one engine keeps for reuse, with at most [`FREE_FRAGMENTS_MAX`]
 /// response buffers of at most [`FREE_FRAGMENT_LEN_MAX`] bytes each; the rest goes to the allocator.
@@ -68,10 +80,14 @@ pub const FREE_ORDERS_MAX: usize = 64;
 pub const FREE_ORDER_LEN_MAX: usize = 256;
 
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
-pub const CLIENT_IN_FLIGHT_MAX: u32 = 4096;
+pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
 
 /// Bytes of replies waiting for one client above which the client is not read (soft limit).
-pub const CLIENT_OUTPUT_SOFT: u64 = 256 * 1024;
+pub const CLIENT_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
+    2_000
+} else {
+    256 * 1024
+};
 
 /// Default of `client_output_limit` (hard limit): the client is closed, the rest of its replies
 /// discarded and counted. Above redis' largest value, so that every single reply can pass.
@@ -83,7 +99,11 @@ pub const REQUEST_SIZE_LIMIT_DEFAULT: u32 = 513 * 1024 * 1024;
 
 /// Bytes waiting for one server connection above which no further client request is taken for it;
 /// the clients concerned are not read until half of it has left.
-pub const SERVER_OUTPUT_SOFT: u64 = 4 * 1024 * 1024;
+pub const SERVER_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
+    4_000
+} else {
+    4 * 1024 * 1024
+};
 
 /// Share of `memory_limit` above which no client begins a request; at the limit itself the client
 /// whose bytes came last is closed.
@@ -150,7 +170,7 @@ pub const READS_PER_TICK: usize = 2;
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);
-const _: () = assert!(SCRATCH_LEN >= 64 * 1024 + MEMCACHE_LINE_LEN_MAX);
+const _: () = assert!(cfg!(small_limits) || SCRATCH_LEN >= 64 * 1024 + MEMCACHE_LINE_LEN_MAX);
 const _: () = assert!(BLOCK_MOVE_MIN >= SEND_MOVE_MIN);
 const _: () = assert!(MEMCACHE_LINE_LEN_MAX < SCRATCH_TAIL_MAX);
 const _: () = assert!(CLIENT_OUTPUT_SOFT < CLIENT_OUTPUT_LIMIT_DEFAULT);

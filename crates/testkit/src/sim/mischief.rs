@@ -147,6 +147,11 @@ impl World {
         let Some(faults) = self.faults_of(at).filter(|_| !heard.is_handshake) else {
             self.say(at, &heard.reply, 0);
             self.note_greeting(at);
+            let faults = self.faults_of(at).unwrap_or_default();
+            // Requests wait behind a greeting: what follows it is none of their answers.
+            if self.conns[at].greeting_end > 0 && self.dice.chance(10 * faults.extra) {
+                self.say_too_much(at);
+            }
             return;
         };
         let link = self.conns[at].link;
@@ -182,13 +187,24 @@ impl World {
         };
         self.say(at, &heard.reply, late);
         if self.dice.chance(faults.extra) {
-            self.tell(|| format!("link {link}: one answer too many"));
-            self.conns[at].lied = true;
-            self.say(at, &[lie.as_bytes(), b"\r\n"].concat(), 0);
-            let said = self.links[link].up.written();
-            self.conns[at].stray_end = Some(said);
+            self.say_too_much(at);
         }
         self.maybe_break(at, &faults);
+    }
+
+    /// One answer more than there were requests; what follows it can only be lies.
+    fn say_too_much(&mut self, at: usize) {
+        let link = self.conns[at].link;
+        self.tell(|| format!("link {link}: one answer too many"));
+        let lie = if self.is_redis_server(at) {
+            LIE_REDIS
+        } else {
+            LIE_MEMCACHE
+        };
+        self.conns[at].lied = true;
+        self.say(at, &[lie.as_bytes(), b"\r\n"].concat(), 0);
+        let said = self.links[link].up.written();
+        self.conns[at].stray_end = Some(said);
     }
 
     /// With the last answer to AUTH or SELECT the connection is of use.

@@ -215,7 +215,8 @@ fn draw_manners(dice: &mut Dice, big: bool, capacity: usize) -> Manners {
         },
         keys: dice.pick(&[1, 4, 12]),
         vanish: dice.knob(20),
-        half_close: dice.knob(20),
+        // Who is not read because it has too much to come may still say that it says no more.
+        half_close: dice.knob(20).max(if gorge { 30 } else { 0 }),
         quit: dice.knob(20),
         rubbish: dice.knob(30),
         read_pause: dice.pick(&[0, 0, 200, 20_000]),

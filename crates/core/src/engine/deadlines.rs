@@ -20,6 +20,8 @@ pub(crate) enum Alarm {
     Conn(ServerConnId),
     /// A client that may be idle for too long.
     Client(ClientId),
+    /// Memory kept for reuse is looked through.
+    Tidy,
 }
 
 /// Entries of dead connections that may always stay until their time has come.

@@ -10,12 +10,13 @@ use std::process::Command;
 const SECONDS: &str = "20";
 
 /// Names as in `twemproxy_testkit::fuzz::TARGETS`.
-const TARGETS: [&str; 5] = [
+const TARGETS: [&str; 6] = [
     "redis_requests",
     "redis_responses",
     "memcache_requests",
     "memcache_responses",
     "engine",
+    "configuration",
 ];
 
 /// What cargo-fuzz sets, too, but for the sanitizer.
@@ -25,8 +26,12 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 
-/// Runs every target; inputs that fail stay in `fuzz/artifacts`, new ones in `fuzz/target/found`.
-pub(crate) fn smoke(seconds: Option<&str>) -> io::Result<()> {
+/// Runs every target, or those named; inputs that fail stay in `fuzz/artifacts`, new ones in `fuzz/target/found`.
+pub(crate) fn smoke(seconds: Option<&str>, named: &[String]) -> io::Result<()> {
+    if let Some(name) = named.iter().find(|name| !TARGETS.contains(&name.as_str())) {
+        let known = TARGETS.join(", ");
+        return Err(io::Error::other(format!("no target {name}, only {known}")));
+    }
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     let host = host()?;
     // With a named target the flags do not reach build scripts.
@@ -35,7 +40,8 @@ pub(crate) fn smoke(seconds: Option<&str>) -> io::Result<()> {
         .current_dir(&fuzz)
         .env("RUSTFLAGS", FLAGS))?;
     std::fs::create_dir_all(fuzz.join("artifacts"))?;
-    for target in TARGETS {
+    let chosen = |target: &&str| named.is_empty() || named.iter().any(|name| name == target);
+    for target in TARGETS.into_iter().filter(chosen) {
         let found = fuzz.join("target/found").join(target);
         std::fs::create_dir_all(&found)?;
         let time = format!("-max_total_time={}", seconds.unwrap_or(SECONDS));
@@ -44,7 +50,7 @@ pub(crate) fn smoke(seconds: Option<&str>) -> io::Result<()> {
                 .args([
                     "-rss_limit_mb=1024",
                     "-timeout=10",
-                    "-max_len=1024",
+                    "-max_len=2048",
                     "-print_final_stats=1",
                 ])
                 .args([&time, "-artifact_prefix=artifacts/"])

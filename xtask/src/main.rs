@@ -19,7 +19,8 @@ usage: cargo xtask gen-commands          write the redis command table and its p
        cargo xtask sim-sweep [--minutes N] [--seeds N] [--from SEED] [--threads N] [--failures N]
                              [--quiet]   run simulated worlds
        cargo xtask canaries [NAME]       demand that the simulation finds each planted bug
-       cargo xtask fuzz-smoke [SECONDS]  fuzz each target for 20 seconds
+       cargo xtask fuzz-smoke [SECONDS [TARGET...]]
+                                         fuzz each target for 20 seconds
        cargo xtask budgets [--update]    instructions and system calls per operation against bench/budgets.toml
        cargo xtask bench [--quick] [...] the benchmark report: docs/benchmarks.md; --help says more";
 
@@ -32,7 +33,9 @@ fn main() -> ExitCode {
         "sim-sweep" => sim::sweep(args).map_err(Failure::new),
         "canaries" => sim::canaries(args.next().as_deref()).map_err(Failure::new),
         "fuzz-smoke" => {
-            fuzz::smoke(args.next().as_deref()).map_err(|error| Failure::new(error.to_string()))
+            let seconds = args.next();
+            fuzz::smoke(seconds.as_deref(), &args.collect::<Vec<_>>())
+                .map_err(|error| Failure::new(error.to_string()))
         }
         "budgets" => budgets::budgets(args),
         "bench" => bench::bench(&args.collect::<Vec<_>>()),

@@ -8,7 +8,7 @@ use crate::time::Span;
 use crate::words::configured_word;
 
 /// Everything one engine serves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Config {
     /// Pools in the order of statistics: by name, shorter first, then bytewise.
     pub pools: Vec<PoolConfig>,
@@ -21,7 +21,7 @@ pub struct Config {
 }
 
 /// One pool: a listen address, its servers and how they are used.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PoolConfig {
     /// The pool's name.
     pub name: Box<str>,
@@ -91,7 +91,7 @@ configured_word! {
 }
 
 /// One server of a pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerConfig {
     /// The name that places the server on the ring and in the statistics.
     pub name: Box<str>,

@@ -92,9 +92,14 @@ pub const REQUEST_SIZE_LIMIT_DEFAULT: u32 = 513 * 1024 * 1024;
 /// the clients concerned are not read until half of it has left.
 pub const SERVER_OUTPUT_SOFT: u64 = 4 * 1024 * 1024;
 
-/// Share of `memory_limit` above which no client is read; at the limit itself the client whose
-/// bytes came last is closed.
+/// Share of `memory_limit` above which no client begins a request; at the limit itself the client
+/// whose bytes came last is closed.
 pub const MEMORY_LIMIT_SOFT_PERCENT: u64 = 80;
+
+/// Longest that a client waits for memory: then the client that holds most is closed, and again after
+/// each further such time. Unfinished requests and unread replies can be held for ever; those who
+/// wait for them have time-outs of seconds.
+pub const MEMORY_WAIT_MAX: Span = Span::from_millis(5_000);
 
 /// Arguments of one redis request, as in redis before 7; more is a protocol error.
 pub const REDIS_ARGS_MAX: u32 = 1024 * 1024;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use twemproxy_testkit::fuzz::{TARGETS, Target};
+use twemproxy_testkit::fuzz::{TARGETS, Target, seed_name};
 
 fn folder(target: &Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -44,7 +44,7 @@ fn the_corpus_holds_the_seeds() {
         if std::env::var_os("UPDATE_CORPUS").is_some() {
             fs::create_dir_all(folder(target)).unwrap();
             for seed in (target.seeds)() {
-                fs::write(folder(target).join(name_of(&seed)), seed).unwrap();
+                fs::write(folder(target).join(seed_name(&seed)), seed).unwrap();
             }
         }
         let held: BTreeSet<Vec<u8>> = files(target).into_iter().map(|(_, bytes)| bytes).collect();
@@ -69,12 +69,4 @@ fn every_target_is_one_line_in_the_fuzz_crate() {
         .collect();
     let named = TARGETS.iter().map(|target| format!("{}.rs", target.name));
     assert_eq!(on_disk, named.collect());
-}
-
-/// Seeds are named after their bytes (FNV-1a).
-fn name_of(seed: &[u8]) -> String {
-    let hash = seed.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("seed-{hash:016x}")
 }

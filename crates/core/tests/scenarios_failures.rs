@@ -347,6 +347,72 @@ fn a_silent_connection_counts_each_failure_once_for_what_was_in_flight() {
     assert_eq!(hand.engine.counters().servers[0].server_timedout.value(), 1);
 }
 
+// D36
+#[test]
+fn a_lost_connection_is_one_failure_however_many_requests_were_in_flight() {
+    let mut config = ejecting(redis(1), 2);
+    config.server_connections = 2;
+    let mut hand = Hand::new(config);
+    let (one, two) = (hand.client(), hand.client());
+    hand.send(one, cmd("INCR a").repeat(10).as_bytes());
+    hand.send(two, cmd("INCR b").repeat(10).as_bytes());
+    let conns = hand.conns_of(0);
+    assert_eq!(conns.len(), 2);
+    hand.breaks(conns[0], Closed::Reset);
+    assert_eq!(ejects(&hand), 0);
+    // The other connection fails by itself.
+    hand.breaks(conns[1], Closed::Reset);
+    assert_eq!(ejects(&hand), 1);
+    assert_eq!(hand.engine.counters().servers[0].server_err.value(), 2);
+}
+
+// D36
+#[test]
+fn an_error_and_the_loss_that_follows_it_are_one_failure_for_the_same_requests() {
+    let oom = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+    for (asks_again, failures) in [(false, 1), (true, 2)] {
+        let mut hand = Hand::new(ejecting(redis(1), failures));
+        let client = hand.client();
+        hand.send(client, cmd("SET a 1").repeat(2).as_bytes());
+        hand.say(hand.conn(0), oom.as_bytes());
+        assert_eq!(ejects(&hand), u64::from(failures == 1));
+        if asks_again {
+            hand.send(client, cmd("SET a 1").as_bytes());
+        }
+        hand.breaks(hand.conn(0), Closed::Reset);
+        assert_eq!(ejects(&hand), 1);
+        let mut hand = Hand::new(ejecting(redis(1), failures + 1));
+        let client = hand.client();
+        hand.send(client, cmd("SET a 1").repeat(2).as_bytes());
+        hand.say(hand.conn(0), oom.as_bytes());
+        if asks_again {
+            hand.send(client, cmd("SET a 1").as_bytes());
+        }
+        hand.breaks(hand.conn(0), Closed::Reset);
+        assert_eq!(ejects(&hand), 0, "no more than {failures} were counted");
+    }
+}
+
+// D36
+#[test]
+fn each_silence_is_counted_once_and_a_new_one_again() {
+    let mut hand = Hand::new(with_timeout(redis(1), 100));
+    let client = hand.client();
+    for episode in 1..4 {
+        hand.send(client, cmd("GET a").repeat(5).as_bytes());
+        hand.wait_ms(110);
+        assert_eq!(
+            hand.engine.counters().servers[0].server_timedout.value(),
+            episode
+        );
+        assert_eq!(hand.got(client), "-ERR Connection timed out\r\n".repeat(5));
+        // The server has woken up: what is late is discarded, and the silence is over.
+        hand.say(hand.conn(0), b"$-1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n");
+        assert_eq!(hand.got(client), "");
+    }
+    assert_eq!(hand.conns_of(0).len(), 1);
+}
+
 // D32
 #[test]
 fn an_ejected_server_returns_only_after_a_probe_was_answered() {
@@ -446,6 +512,22 @@ fn memcached_is_asked_for_its_version_and_a_probe_too_many_is_closed() {
     hand.got(client);
     hand.send(client, b"get a\r\n");
     assert_eq!(hand.got(probe), "get a\r\n");
+}
+
+// D32. The hand refuses to close a connection twice.
+#[test]
+fn a_probe_that_is_answered_twice_in_one_read_is_closed_once() {
+    let mut hand = Hand::new(ejecting(redis(1), 1));
+    let client = hand.client();
+    hand.send(client, cmd("SET a 1").as_bytes());
+    hand.breaks(hand.conn(0), Closed::Reset);
+    hand.wait_ms(1001);
+    let probe = hand.conn(0);
+    assert_eq!(hand.got(probe), cmd("PING"));
+    hand.say(probe, b"-LOADING wait\r\n-LOADING wait\r\n");
+    assert!(hand.is_closed(probe));
+    hand.wait_ms(1001);
+    assert_ne!(hand.conn(0), probe, "the next period has its own");
 }
 
 // C124

@@ -243,13 +243,13 @@ fn door_at(doors: &mut [Door], token: u64) -> Option<&mut Door> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Listen, PoolAddresses};
     use crate::mail::ClientCount;
     use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::sync::mpsc::channel;
     use std::thread;
     use std::time::Duration;
+    use twemproxy_config::{Listen, PoolAddresses};
     use twemproxy_core::config::Config;
 
     fn door(path: &Path, pool: u32) -> Door {

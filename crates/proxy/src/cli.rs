@@ -14,7 +14,6 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config;
 use getopt::{Fault, Opt, Words};
 
 /// Log levels end here; a larger `-v` means this one.
@@ -221,7 +220,7 @@ fn number(
 
 /// Digits only; what does not fit saturates, so that every range check refuses it.
 fn digits(option: Opt, value: &[u8]) -> Result<u64, UsageError> {
-    config::number(value)
+    twemproxy_config::number(value)
         .ok_or_else(|| UsageError::new(format!("option {option} requires a number")))
 }
 
@@ -244,7 +243,7 @@ pub(crate) fn run_informational(what: Informational) -> ExitCode {
 
 /// Answers `-t`: 0.5's line and, for a bad file, the reason with its place.
 pub(crate) fn run_test_conf(options: &Options) -> ExitCode {
-    match config::load(&options.conf_file, config::physical_memory()) {
+    match twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory()) {
         Ok(_) => {
             say(syntax_line(&options.conf_file, "ok").as_bytes());
             ExitCode::SUCCESS

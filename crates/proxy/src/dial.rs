@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::vec;
 
+use twemproxy_config::{ProxyConfig, ServerAddress};
 use twemproxy_core::engine::Closed;
 use twemproxy_core::ids::{ConnId, ServerConnId, ServerIdx};
 
-use crate::config::{ProxyConfig, ServerAddress};
 use crate::mail::Lookup;
 use crate::net::errno;
 use crate::net::poller::Poller;

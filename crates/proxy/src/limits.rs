@@ -30,6 +30,10 @@ pub(crate) const SERVER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// without it a pool without `timeout:` hangs on a vanished server for a quarter of an hour.
 pub(crate) const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Names that are looked up at the same time; further ones wait for one of these to end, so that a
+/// name server that does not answer costs a bounded number of threads.
+pub(crate) const LOOKUPS_MAX: usize = 16;
+
 /// How often it is looked at whether memory should go back to the system.
 pub(crate) const TRIM_PERIOD: Duration = Duration::from_secs(2);
 

@@ -7,7 +7,6 @@
 mod acceptor;
 mod cli;
 mod clock;
-mod config;
 mod daemon;
 mod dial;
 mod health;

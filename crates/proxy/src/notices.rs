@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     ClientReplyBroken,
     /// A client did not read its replies.
     ClientOutputLimit,
+    /// A client held most of the memory that others waited for.
+    ClientMemory,
     /// A listener could not accept.
     AcceptFailed,
     /// A client came.
@@ -59,6 +61,11 @@ const KINDS: &[(Kind, Level, &str)] = &[
         Kind::ClientOutputLimit,
         Level::Warning,
         "clients at the output limit",
+    ),
+    (
+        Kind::ClientMemory,
+        Level::Warning,
+        "clients that held the memory",
     ),
     (Kind::AcceptFailed, Level::Error, "failed accepts"),
     (Kind::Accepted, Level::Info, "accepted clients"),
@@ -144,6 +151,15 @@ impl Notices {
             Notice::ClientOutputLimit(client) => {
                 if self.admits(Kind::ClientOutputLimit, now) {
                     log!(Level::Warning, "{} does not read its replies", peer(client));
+                }
+            }
+            Notice::ClientMemory(client) => {
+                if self.admits(Kind::ClientMemory, now) {
+                    let peer = peer(client);
+                    log!(
+                        Level::Warning,
+                        "{peer} held the memory that others waited for"
+                    );
                 }
             }
             other => log!(Level::Notice, "{other:?}"),
@@ -259,6 +275,7 @@ mod tests {
             K::HandshakeRefused,
             K::ServerLost,
             K::ClientOutputLimit,
+            K::ClientMemory,
             K::AcceptFailed,
         ] {
             assert!(level(kind) <= Level::Notice);

@@ -1,55 +1,155 @@
-//! Name resolution, on a thread of its own: `getaddrinfo` blocks, a worker must not.
+//! Name resolution, on threads of its own: `getaddrinfo` blocks, a worker must not.
 //!
 //! Names are looked up again for each new connection, so that a moved server is found; the cache
-//! is the system's.
+//! is the system's. One slow name holds up nobody but those who ask for it: each look-up under way
+//! has a thread, which ends with it, and whoever asks for the same server meanwhile gets its answer.
 
+use std::collections::VecDeque;
 use std::io;
-use std::net::ToSocketAddrs;
-use std::sync::Arc;
+use std::mem;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use twemproxy_core::ids::ServerIdx;
 
 use crate::dial::Endpoint;
+use crate::limits::LOOKUPS_MAX;
 use crate::mail::{Lookup, ToWorker, WorkerAddress};
+
+/// How the addresses of an endpoint are found.
+type Find = fn(&Endpoint) -> io::Result<Vec<SocketAddr>>;
 
 /// The resolver thread's state.
 #[derive(Debug)]
 pub(crate) struct Resolver {
+    desk: Arc<Desk>,
+    questions: Receiver<Lookup>,
+}
+
+/// What the resolver and its look-ups share.
+#[derive(Debug)]
+struct Desk {
     endpoints: Arc<[Endpoint]>,
     workers: Vec<WorkerAddress>,
-    questions: Receiver<Lookup>,
+    find: Find,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Per server: who waits for its addresses. Somebody does if and only if a look-up is under way
+    /// or in the queue.
+    askers: Vec<Vec<Lookup>>,
+    /// Servers whose look-up waits for a thread.
+    queue: VecDeque<ServerIdx>,
+    threads: usize,
 }
 
 impl Resolver {
     /// A resolver that answers `questions` to `workers`.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         endpoints: Arc<[Endpoint]>,
         workers: Vec<WorkerAddress>,
         questions: Receiver<Lookup>,
     ) -> Self {
-        Self {
+        Self::with(endpoints, workers, questions, addresses_of)
+    }
+
+    fn with(
+        endpoints: Arc<[Endpoint]>,
+        workers: Vec<WorkerAddress>,
+        questions: Receiver<Lookup>,
+        find: Find,
+    ) -> Self {
+        let state = State {
+            askers: endpoints.iter().map(|_| Vec::new()).collect(),
+            queue: VecDeque::new(),
+            threads: 0,
+        };
+        let desk = Arc::new(Desk {
             endpoints,
             workers,
-            questions,
-        }
+            find,
+            state: Mutex::new(state),
+        });
+        Self { desk, questions }
     }
 
     /// Answers until all workers are gone.
     pub(crate) fn run(self) {
         while let Ok(question) = self.questions.recv() {
-            let addresses = match &self.endpoints[question.server.index()] {
-                Endpoint::Name { host, port } => (host.as_str(), *port)
-                    .to_socket_addrs()
-                    .map(Iterator::collect),
-                Endpoint::Address(address) => Ok(vec![*address]),
-                Endpoint::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),
-            };
-            let worker = &self.workers[question.worker];
-            worker.put(ToWorker::Resolved {
-                conn: question.conn,
-                addresses,
-            });
-            worker.wake();
+            if let Some(server) = self.desk.ask(question) {
+                let desk = Arc::clone(&self.desk);
+                let thread = thread::Builder::new().name("lookup".to_owned());
+                if thread.spawn(move || desk.look_up(server)).is_err() {
+                    // Slower for everybody, but nobody is left without an answer.
+                    self.desk.look_up(server);
+                }
+            }
         }
+    }
+}
+
+impl Desk {
+    /// Notes a question; returns the server if a look-up is to begin.
+    fn ask(&self, question: Lookup) -> Option<ServerIdx> {
+        let mut state = self.state();
+        let server = question.server;
+        let askers = &mut state.askers[server.index()];
+        askers.push(question);
+        if askers.len() > 1 {
+            return None;
+        }
+        if state.threads == LOOKUPS_MAX {
+            state.queue.push_back(server);
+            return None;
+        }
+        state.threads += 1;
+        Some(server)
+    }
+
+    /// Answers those who ask for `server`, and then for others as long as some wait.
+    fn look_up(&self, mut server: ServerIdx) {
+        loop {
+            let addresses = (self.find)(&self.endpoints[server.index()]);
+            let mut state = self.state();
+            let askers = mem::take(&mut state.askers[server.index()]);
+            let next = state.queue.pop_front();
+            state.threads -= usize::from(next.is_none());
+            drop(state);
+            for asker in askers {
+                let worker = &self.workers[asker.worker];
+                worker.put(ToWorker::Resolved {
+                    conn: asker.conn,
+                    addresses: match &addresses {
+                        Ok(addresses) => Ok(addresses.clone()),
+                        Err(error) => Err(error.kind().into()),
+                    },
+                });
+                worker.wake();
+            }
+            match next {
+                Some(next) => server = next,
+                None => return,
+            }
+        }
+    }
+
+    /// A panic ends the process, so nobody is ever left with a half-changed state.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn addresses_of(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    match endpoint {
+        Endpoint::Name { host, port } => (host.as_str(), *port)
+            .to_socket_addrs()
+            .map(Iterator::collect),
+        Endpoint::Address(address) => Ok(vec![*address]),
+        Endpoint::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 
@@ -58,45 +158,113 @@ mod tests {
     use super::*;
     use crate::mail::ClientCount;
     use crate::net::poller::Poller;
-    use std::sync::mpsc::channel;
-    use twemproxy_core::ids::{ServerConnId, ServerIdx};
+    use std::sync::mpsc::{Sender, channel};
+    use std::thread::JoinHandle;
+    use std::time::Duration;
+    use twemproxy_core::ids::ServerConnId;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A resolver on a thread, and the worker that asks it.
+    struct Stage {
+        ask: Sender<Lookup>,
+        mailbox: Receiver<ToWorker>,
+        resolver: JoinHandle<()>,
+        /// The waker works as long as its poller lives.
+        _poller: Poller,
+    }
+
+    impl Stage {
+        fn new(hosts: &[&str], find: Find) -> Self {
+            let name = |host: &&str| Endpoint::Name {
+                host: (*host).into(),
+                port: 7,
+            };
+            let endpoints = hosts.iter().map(name).collect();
+            let poller = Poller::new().unwrap();
+            let waker = Arc::new(poller.waker().unwrap());
+            let (sender, mailbox) = channel();
+            let worker = WorkerAddress::new(sender, waker, Arc::new(ClientCount::default()));
+            let (ask, questions) = channel();
+            let resolver = Resolver::with(endpoints, vec![worker], questions, find);
+            Self {
+                ask,
+                mailbox,
+                resolver: thread::spawn(move || resolver.run()),
+                _poller: poller,
+            }
+        }
+
+        /// Connection `conn` asks for `server`.
+        fn ask(&self, conn: u32, server: u32) {
+            let lookup = Lookup {
+                worker: 0,
+                conn: ServerConnId {
+                    index: conn,
+                    generation: 0,
+                },
+                server: ServerIdx(server),
+            };
+            self.ask.send(lookup).unwrap();
+        }
+
+        /// The next answer: to which connection, and what.
+        fn answer(&self) -> (u32, Option<Vec<SocketAddr>>) {
+            match self.mailbox.recv_timeout(PATIENCE).unwrap() {
+                ToWorker::Resolved { conn, addresses } => (conn.index, addresses.ok()),
+                other => panic!("an answer was expected, not {other:?}"),
+            }
+        }
+    }
+
+    fn local() -> Vec<SocketAddr> {
+        vec!["127.0.0.1:7".parse().unwrap()]
+    }
 
     #[test]
     fn each_question_is_answered_to_the_worker_that_asked() {
-        let name = |host: &str| Endpoint::Name {
-            host: host.into(),
-            port: 7,
-        };
-        let endpoints = [name("127.0.0.1"), name("never\0a name")].into();
-        let poller = Poller::new().unwrap();
-        let waker = Arc::new(poller.waker().unwrap());
-        let (sender, mailbox) = channel();
-        let worker = WorkerAddress::new(sender, waker, Arc::new(ClientCount::default()));
-        let (ask, questions) = channel();
-        for index in 0..2 {
-            let conn = ServerConnId {
-                index,
-                generation: 0,
-            };
-            let server = ServerIdx(index);
-            let lookup = Lookup {
-                worker: 0,
-                conn,
-                server,
-            };
-            ask.send(lookup).unwrap();
-        }
-        drop(ask);
-        Resolver::new(endpoints, vec![worker], questions).run();
+        let stage = Stage::new(&["127.0.0.1", "never\0a name"], addresses_of);
+        stage.ask(0, 0);
+        assert_eq!(stage.answer(), (0, Some(local())));
+        stage.ask(1, 1);
+        assert_eq!(stage.answer(), (1, None));
+        drop(stage.ask);
+        stage.resolver.join().unwrap();
+    }
 
-        let answers: Vec<_> = mailbox
-            .try_iter()
-            .map(|mail| match mail {
-                ToWorker::Resolved { conn, addresses } => (conn.index, addresses.ok()),
-                other => panic!("an answer was expected, not {other:?}"),
-            })
-            .collect();
-        let local = vec!["127.0.0.1:7".parse().unwrap()];
-        assert_eq!(answers, [(0, Some(local)), (1, None)]);
+    /// Open once a test lets slow names through.
+    static GATE: Mutex<()> = Mutex::new(());
+
+    fn slow_or_fast(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+        if matches!(endpoint, Endpoint::Name { host, .. } if host == "slow") {
+            drop(GATE.lock().unwrap());
+        }
+        Ok(local())
+    }
+
+    // D22
+    #[test]
+    fn a_slow_name_holds_up_only_those_who_ask_for_it() {
+        // As many slow ones as there are threads but one, and one more.
+        let mut hosts = vec!["slow"; LOOKUPS_MAX - 1];
+        hosts.extend(["fast", "fast"]);
+        let stage = Stage::new(&hosts, slow_or_fast);
+        let fast = u32::try_from(LOOKUPS_MAX).unwrap() - 1;
+        let gate = GATE.lock().unwrap();
+        for server in 0..fast {
+            stage.ask(server, server);
+        }
+        // Further questions for a name under way begin no further look-up.
+        for conn in 100..150 {
+            stage.ask(conn, 0);
+        }
+        for server in [fast, fast + 1, fast] {
+            stage.ask(server, server);
+            assert_eq!(stage.answer(), (server, Some(local())));
+        }
+        drop(gate);
+        let mut answered: Vec<u32> = (0..fast + 50).map(|_| stage.answer().0).collect();
+        answered.sort_unstable();
+        assert!(answered.into_iter().eq((0..fast).chain(100..150)));
     }
 }

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::system::uname;
 use thiserror::Error;
+use twemproxy_config::{ConfigError, ProxyConfig};
 use twemproxy_core::config::Config;
 use twemproxy_core::counters::Counters;
 use twemproxy_core::engine::{ClientCounts, Engine};
@@ -36,7 +37,6 @@ use twemproxy_core::ids::PoolIdx;
 use crate::acceptor::{Acceptor, Door};
 use crate::cli::{self, Options};
 use crate::clock::Clock;
-use crate::config::{self, ConfigError, ProxyConfig};
 use crate::daemon::{self, Detached, PidFile, PidFileError, Report};
 use crate::dial::{Dialer, Endpoint, endpoints};
 use crate::health::Health;
@@ -175,7 +175,8 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
     log_banner();
     let started = Instant::now();
     let clock = Clock::start();
-    let mut config = config::load(&options.conf_file, config::physical_memory())?;
+    let mut config =
+        twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory())?;
     log_client_limits(&config);
     config.core.wall_clock_origin = clock.wall_clock_origin();
     config.core.memory_limit = share(config.core.memory_limit, options.workers);
@@ -429,4 +430,53 @@ fn seed() -> u64 {
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::System { what, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// Tells the second process of the test below where to log.
+    const LOG_OF_CHILD: &str = "NUTCRACKER_TEST_LOG";
+
+    // D33
+    #[test]
+    fn a_panic_on_any_thread_is_logged_and_aborts_the_process() {
+        const NAME: &str =
+            "supervisor::tests::a_panic_on_any_thread_is_logged_and_aborts_the_process";
+        if let Some(log) = std::env::var_os(LOG_OF_CHILD) {
+            return panic_on_a_thread(Path::new(&log));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(LOG_OF_CHILD, &log)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let logged = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(output.status.signal(), Some(6), "{said}{logged}");
+        for text in [&said, &logged] {
+            assert!(text.contains("thread 'worker': panicked at "), "{text}");
+            assert!(text.ends_with("out of step\n"), "{text}");
+        }
+    }
+
+    fn panic_on_a_thread(log: &Path) {
+        // The test wants the status, not the dump.
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        setrlimit(Resource::Core, none).unwrap();
+        log::start(Output::open(Some(log)).unwrap(), 0).unwrap();
+        abort_on_panic();
+        // Somebody who waits for the thread must not be what makes it fatal.
+        let _ = spawn("worker", || panic!("out of step")).map(JoinHandle::join);
+    }
 }

@@ -27,10 +27,14 @@ const OPEN: &[(&str, &str)] = &[];
 fn claims() -> BTreeMap<String, Vec<String>> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut files = Vec::new();
-    for name in ["core", "proxy"] {
-        for part in ["src", "tests"] {
-            rust_files(&crates.join(name).join(part), &mut files);
-        }
+    for part in [
+        "core/src",
+        "core/tests",
+        "config/src",
+        "proxy/src",
+        "proxy/tests",
+    ] {
+        rust_files(&crates.join(part), &mut files);
     }
     let mut claims: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in files {

@@ -84,9 +84,7 @@ fn user_signals_and_broken_pipes_do_no_harm() {
         (Signal::USR2, "signal 12 (SIGUSR2) received\n"),
     ] {
         proxy.process().signal(signal);
-        wait_for("the signal is logged", || {
-            proxy.log().contains(line).then_some(())
-        });
+        proxy.wait_logged(line);
     }
     proxy.process().signal(Signal::PIPE);
     client.roundtrip(&array_of(&["PING"]), b"+PONG\r\n");

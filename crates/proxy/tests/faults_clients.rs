@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -247,7 +247,7 @@ fn ten_thousand_clients_are_served_at_once() {
 #[test]
 fn half_a_gigabyte_passes_a_proxy_with_little_memory() {
     const CLIENTS: usize = 8;
-    const VALUES: usize = 32;
+    const VALUES: usize = 64;
     // The limit, what a 64 MiB limit cannot see (allocator, code, stacks), and a debug build's own.
     const BOUND_KIB: u64 = (64 + 48) * 1024;
     let dir = private_dir();
@@ -259,79 +259,122 @@ fn half_a_gigabyte_passes_a_proxy_with_little_memory() {
         .set("memory_limit", "67108864")
         .pool(PoolBuilder::new(POOL, ServerKind::Redis).servers(&servers));
     let proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
-    let (proxy, all_asked) = (&proxy, &Barrier::new(CLIENTS));
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let (proxy, written, asked) = (&proxy, &Meeting::of(CLIENTS), &Meeting::of(CLIENTS));
+    let over = AtomicBool::new(false);
     let peak = std::thread::scope(|scope| {
         let peak = scope.spawn(|| {
             let mut peak = 0;
-            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            while !over.load(Ordering::Relaxed) {
                 peak = peak.max(proxy.resident_kib());
                 std::thread::park_timeout(Duration::from_millis(2));
             }
             peak
         });
         let workers: Vec<_> = (0..CLIENTS)
-            .map(|client| scope.spawn(move || write_and_read(proxy, all_asked, client, VALUES)))
+            .map(|number| {
+                scope.spawn(move || {
+                    let client = Hauler::new(proxy, number);
+                    client.move_all(VALUES, &client.set, b"+OK\r\n", || {});
+                    written.wait();
+                    // At first nobody reads until all have asked and the server has answered:
+                    // together the replies exceed the limit.
+                    let answered = || {
+                        asked.wait();
+                        wait_for("the server has answered", || {
+                            (proxy.stat(POOL, &["s0", "out_queue"]) == 0).then_some(())
+                        });
+                    };
+                    client.move_all(VALUES, &client.get, &bulk(&client.value), answered);
+                })
+            })
             .collect();
-        let moved: Vec<usize> = workers.into_iter().map(|w| w.join().unwrap()).collect();
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
-        // Both ways: 8 clients × 32 MiB written, and as much read.
-        assert_eq!(moved.iter().sum::<usize>(), 2 * CLIENTS * VALUES);
+        let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        over.store(true, Ordering::Relaxed);
+        for result in results {
+            result.expect("every client moves all its values");
+        }
         peak.join().unwrap()
     });
     assert!(peak < BOUND_KIB, "{peak} KiB at the peak");
     wait_until_idle(proxy, "s0");
 }
 
-/// Writes `values` values of 1 MiB in pipelines, and reads them back, at first only when all others
-/// have asked for theirs and the server has answered: together they exceed the limit. There the
-/// proxy may close the connection, and the client goes on with a new one.
-fn write_and_read(proxy: &Proxy, all_asked: &Barrier, client: usize, values: usize) -> usize {
+/// Where some threads wait for each other, with a deadline: one of them may have failed.
+struct Meeting {
+    missing: AtomicUsize,
+}
+
+impl Meeting {
+    const fn of(count: usize) -> Self {
+        let missing = AtomicUsize::new(count);
+        Self { missing }
+    }
+
+    fn wait(&self) {
+        self.missing.fetch_sub(1, Ordering::Relaxed);
+        wait_for("all meet", || {
+            (self.missing.load(Ordering::Relaxed) == 0).then_some(())
+        });
+    }
+}
+
+/// A client that writes and reads values of 1 MiB in pipelines. Where all exceed the limit together
+/// the proxy may close its connection, and it goes on with a new one.
+struct Hauler<'a> {
+    proxy: &'a Proxy,
+    number: usize,
+    value: Vec<u8>,
+    set: Vec<u8>,
+    get: Vec<u8>,
+}
+
+impl<'a> Hauler<'a> {
     const PIPELINE: usize = 16;
-    let key = format!("key{client}");
-    let mark = u8::try_from(client).expect("few clients");
-    let value = vec![b'a' + mark; MIB];
-    let (set, get) = (
-        array_of(&[&b"SET"[..], key.as_bytes(), &value]),
-        array_of(&["GET", &key]),
-    );
-    let (mut moved, mut all_met) = (0, None);
-    let until = Instant::now() + 2 * DEADLINE;
-    let steps = [(set, b"+OK\r\n".to_vec()), (get, bulk(&value))];
-    for (step, (request, reply)) in steps.into_iter().enumerate() {
+    // Long enough for those who hold the memory to be closed several times over.
+    const PATIENCE: Duration = DEADLINE.saturating_mul(4);
+
+    fn new(proxy: &'a Proxy, number: usize) -> Self {
+        let key = format!("key{number}");
+        let value = vec![b'a' + u8::try_from(number).expect("few clients"); MIB];
+        Self {
+            proxy,
+            number,
+            set: array_of(&[&b"SET"[..], key.as_bytes(), &value]),
+            get: array_of(&["GET", &key]),
+            value,
+        }
+    }
+
+    /// Sends `request` so many times and reads as many replies; `before_reading` is called once,
+    /// when the first pipeline is sent.
+    fn move_all(&self, count: usize, request: &[u8], reply: &[u8], before_reading: impl FnOnce()) {
+        let until = Instant::now() + Self::PATIENCE;
+        let mut before_reading = Some(before_reading);
         let mut done = 0;
-        while done < values {
-            assert!(
-                Instant::now() < until,
-                "client {client}: {done} of {values}"
-            );
-            let mut wire = UnixStream::connect(proxy.socket(POOL)).expect("the proxy listens");
-            wire.set_read_timeout(Some(DEADLINE))
-                .expect("a deadline is no zero");
-            let pipeline = PIPELINE.min(values - done);
-            if wire.write_all(&request.repeat(pipeline)).is_err() {
+        while done < count {
+            let late = Instant::now() > until;
+            assert!(!late, "client {}: {done} of {count}", self.number);
+            let mut wire = UnixStream::connect(self.proxy.socket(POOL)).expect("the proxy listens");
+            let patience = Some(DEADLINE);
+            wire.set_read_timeout(patience).expect("it is no zero");
+            wire.set_write_timeout(patience).expect("it is no zero");
+            let pipeline = Self::PIPELINE.min(count - done);
+            if (0..pipeline).any(|_| wire.write_all(request).is_err()) {
                 continue;
             }
-            if step == 1 && all_met.is_none() {
-                all_met = Some(all_asked.wait());
-                wait_for("the server has answered", || {
-                    (proxy.stat(POOL, &["s0", "out_queue"]) == 0).then_some(())
-                });
+            if let Some(before_reading) = before_reading.take() {
+                before_reading();
             }
+            let mut got = vec![0; reply.len()];
             for _ in 0..pipeline {
-                let mut got = vec![0; reply.len()];
-                // Slowly: in pieces smaller than any buffer on the way.
-                if got
-                    .chunks_mut(16 * 1024)
-                    .any(|piece| wire.read_exact(piece).is_err())
-                {
+                // In pieces smaller than any buffer on the way.
+                let mut pieces = got.chunks_mut(16 * 1024);
+                if pieces.any(|piece| wire.read_exact(piece).is_err()) {
                     break;
                 }
-                assert!(got == reply, "client {client} got a wrong reply");
+                assert!(got == reply, "client {} got a wrong reply", self.number);
                 done += 1;
             }
         }
-        moved += done;
     }
-    moved
 }

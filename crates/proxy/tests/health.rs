@@ -65,9 +65,7 @@ fn all_workers_eject_a_server_alike_and_it_returns_for_all() {
     assert_ne!(proxy.stat(POOL, &["s0", "server_ejected_at"]), 0);
 
     dying.restart();
-    wait_for("the server is back", || {
-        proxy.log().contains("restored").then_some(())
-    });
+    proxy.wait_logged("restored");
     let set = cmd(&["SET", &key, "new"]);
     let mut direct = dying.connect();
     wait_for("the first client's worker has it back", || {

@@ -61,7 +61,7 @@ impl Stage {
     }
 
     fn wait_logged(&self, text: &str) {
-        wait_for(text, || self.proxy.log().contains(text).then_some(()));
+        self.proxy.wait_logged(text);
     }
 
     fn wait_not_listening(&self) {
@@ -169,9 +169,8 @@ fn ttin_and_ttou_move_the_log_level() {
         stage.signal(signal);
         stage.wait_logged(&format!("[.......................] {words}\n"));
     }
-    let log = stage.proxy.log();
-    assert!(log.contains("[.......................] up log level to 11\n"));
-    assert!(log.contains("[.......................] down log level to 10\n"));
+    stage.wait_logged("[.......................] up log level to 11\n");
+    stage.wait_logged("[.......................] down log level to 10\n");
 }
 
 // D27
@@ -188,6 +187,53 @@ fn connections_are_logged_at_level_6_only() {
         assert_eq!(log.contains(" accepted c "), logged, "{log}");
         assert_eq!(log.contains(" close c "), logged, "{log}");
     }
+}
+
+// D27
+#[test]
+fn protocol_errors_and_lost_servers_are_logged_at_level_5() {
+    for (level, logged) in [("4", false), ("5", true)] {
+        let mut stage = stage(&["-v", level]);
+        let mut client = stage.proxy.connect(POOL);
+        client.send(b"*x\r\n");
+        client.expect(b"-ERR Protocol error: invalid multibulk length\r\n");
+        client.expect_close();
+        let (mut client, server) = stage.in_flight();
+        drop(server);
+        // A read is sent once more.
+        drop(stage.server.accept().expect("the proxy connects again"));
+        assert!(client.read_redis().starts_with(b"-ERR "));
+        drop(client);
+        stage.signal(Signal::TERM);
+        stage.expect_clean_end();
+        let log = stage.proxy.log();
+        assert_eq!(log.contains(" sent an invalid request\n"), logged, "{log}");
+        let lost = "connection to server 's0' of pool 'alpha' lost: ";
+        assert_eq!(log.contains(lost), logged, "{log}");
+        assert!(!log.contains(" accepted c "), "{log}");
+    }
+}
+
+// D27
+#[test]
+fn a_burst_of_lines_is_cut_and_none_of_them_is_missed_in_the_count() {
+    const CLIENTS: usize = 300;
+    let stage = stage(&["-v", "6"]);
+    let mut wires: Vec<Wire> = (0..CLIENTS).map(|_| stage.proxy.connect(POOL)).collect();
+    for wire in &mut wires {
+        wire.roundtrip(b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n");
+    }
+    wait_for("every client is a line or in a count", || {
+        let log = stage.proxy.log();
+        let shown = log.matches(" accepted c ").count();
+        let counted: usize = log
+            .lines()
+            .filter_map(|line| line.strip_suffix(" more accepted clients not shown"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+            .sum();
+        // The harness' first connection is one, too.
+        (counted > 0 && shown > 0 && shown + counted == CLIENTS + 1).then_some(())
+    });
 }
 
 #[test]

@@ -160,12 +160,7 @@ fn a_listener_without_descriptors_goes_on_by_itself() {
     for client in &mut clients {
         client.send(PING);
     }
-    wait_for("the failure is logged", || {
-        proxy
-            .log()
-            .contains("failed: Too many open files")
-            .then_some(())
-    });
+    proxy.wait_logged("failed: Too many open files");
     // Each client that goes makes room for one that waits; none is forgotten.
     for mut client in clients {
         client.expect(PONG);

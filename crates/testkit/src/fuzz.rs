@@ -2,10 +2,13 @@
 //!
 //! A function returns if all is well and panics if not: a parser panicked, took more than it was
 //! given, saw something else in other pieces, or disagreed with the model; the engine panicked, lost
-//! an invariant, or kept memory when all was over.
+//! an invariant, or kept memory when all was over; a configuration was accepted that means something else
+//! when written out, or refused without a place.
 
+mod configuration;
 mod engine;
 
+pub use configuration::configuration;
 pub use engine::operations;
 use twemproxy_core::proto::Protocol;
 
@@ -24,7 +27,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target {
         name: "redis_requests",
         run: redis_requests,
@@ -50,7 +53,24 @@ pub const TARGETS: [Target; 5] = [
         run: operations,
         seeds: engine::seeds,
     },
+    Target {
+        name: "configuration",
+        run: configuration,
+        seeds: configuration::seeds,
+    },
 ];
+
+/// The file in the corpus that holds an input which was not found by a fuzzer (FNV-1a of its bytes).
+#[must_use]
+pub fn seed_name(seed: &[u8]) -> String {
+    format!("seed-{:016x}", fnv1a(seed))
+}
+
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
 
 /// Larger seeds would teach a fuzzer nothing but length.
 const SEED_LEN_MAX: usize = 1024;
@@ -109,10 +129,7 @@ fn responses(protocol: Protocol, bytes: &[u8]) {
 
 /// Places at which the bytes are cut: any, but always the same for the same bytes.
 fn cuts(bytes: &[u8]) -> [usize; 3] {
-    let seed = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mut rng = Rng::new(seed);
+    let mut rng = Rng::new(fnv1a(bytes));
     let mut cuts = [0; 3].map(|_: usize| rng.below(bytes.len() + 1));
     cuts.sort_unstable();
     cuts

@@ -181,6 +181,15 @@ impl Hand {
         self.pipe(conn.into()).room = Some(len);
     }
 
+    /// The kernel takes `len` bytes more on a limited connection.
+    pub fn take_more(&mut self, conn: impl Into<ConnId>, len: usize) {
+        let conn = conn.into();
+        let pipe = self.pipe(conn);
+        pipe.room = pipe.room.map(|room| room + len);
+        self.flush(conn);
+        self.settle();
+    }
+
     /// The kernel takes any number of bytes again; what waited leaves.
     pub fn unlimit_writes(&mut self, conn: impl Into<ConnId>) {
         let conn = conn.into();

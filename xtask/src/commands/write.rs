@@ -71,6 +71,8 @@ pub(super) fn page(rows: &[Row]) -> String {
          - **refused**: `-ERR 'x' is not supported by this proxy: <reason>`; the connection stays open.\n\n\
          Every other command is answered with redis' `unknown command` error. Words are counted from 0, the\n\
          command itself.\n\n\
+         Refusing MULTI begins no transaction: commands pipelined behind it are executed one by one, and EXEC\n\
+         is refused as well.\n\n\
          | command | how | keys |\n|---|---|---|\n",
     );
     for row in rows {

@@ -301,3 +301,30 @@ fn verdict(side: &Side, dir: &std::path::Path) -> String {
     };
     format!("{both}: {}", reason.as_deref().unwrap_or("no reason"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use twemproxy_testkit::fuzz::seed_name;
+
+    use super::*;
+
+    /// `UPDATE_CORPUS=1` writes those that are new.
+    #[test]
+    fn the_fuzzer_of_configurations_starts_from_the_same_files() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/configuration");
+        for case in cases() {
+            let path = corpus.join(seed_name(case.yaml.as_bytes()));
+            if std::env::var_os("UPDATE_CORPUS").is_some() {
+                fs::write(&path, &case.yaml).expect("the corpus is writable");
+            }
+            let held = fs::read_to_string(&path);
+            assert!(
+                held.is_ok_and(|yaml| yaml == case.yaml),
+                "{}: run with UPDATE_CORPUS=1",
+                case.name
+            );
+        }
+    }
+}

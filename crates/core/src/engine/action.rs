@@ -54,6 +54,8 @@ pub enum Notice {
     ClientIdle(ClientId),
     /// A client was closed because a reply that it was given a part of has failed.
     ClientReplyBroken(ClientId),
+    /// A client held most of the memory that others had waited for.
+    ClientMemory(ClientId),
     /// A client did not read its replies, or its bytes came when memory was used up.
     ClientOutputLimit(ClientId),
 }

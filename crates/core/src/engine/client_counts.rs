@@ -21,14 +21,12 @@ impl ClientCounts {
 
     /// Takes a place for one more client unless the pool has `limit` already; 0 is no limit.
     pub(crate) fn take(&self, pool: PoolIdx, limit: u32) -> bool {
-        let count = &self.0[pool.index()];
-        // Taken first and given back if it was one too many: two engines cannot both have the last.
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        let is_free = limit == 0 || before < limit;
-        if !is_free {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
-        is_free
+        // In one step: a place taken and given back would be missed by a client of another engine.
+        self.0[pool.index()]
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (limit == 0 || count < limit).then(|| count.saturating_add(1))
+            })
+            .is_ok()
     }
 
     /// Gives a client's place back.

@@ -125,7 +125,11 @@ impl Clients {
                     shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;
                 };
-                shared.memory.held -= retracted + client.forget_partial(seq);
+                shared.memory.held -= retracted;
+                #[cfg(not(canary = "half_reply_kept"))]
+                {
+                    shared.memory.held -= client.forget_partial(seq);
+                }
                 shared.memory.held += to_u64(reply.len());
                 let flush = client.respond(seq, reply, &mut shared.chunks);
                 answered(id, client, flush, shared);
@@ -194,11 +198,22 @@ impl Clients {
         of_clients + self.splits.held()
     }
 
+    /// The client that holds most, in unfinished requests and in responses it has not been sent, and
+    /// how much that is.
+    pub(crate) fn largest_holder(&self) -> Option<(ClientId, u64)> {
+        let held_by = |client: &Client| {
+            let in_splits = client.splits().map(|split| self.splits.held_by(split));
+            to_u64(client.recv.len()) + client.output_len() + in_splits.sum::<u64>()
+        };
+        let holders = self.slab.iter().map(|(id, client)| (id, held_by(client)));
+        holders.max_by_key(|&(_, held)| held)
+    }
+
     pub(crate) fn check_invariants(&self) {
         let mut splits = 0;
         for (_, client) in self.slab.iter() {
             client.check_invariants();
-            splits += client.split_count();
+            splits += client.splits().count();
         }
         assert_eq!(
             splits,

@@ -22,6 +22,8 @@ pub(crate) enum Alarm {
     Client(ClientId),
     /// Memory kept for reuse is looked through.
     Tidy,
+    /// Clients that may have waited for memory for too long.
+    Memory,
 }
 
 /// Entries of dead connections that may always stay until their time has come.

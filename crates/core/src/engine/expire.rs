@@ -2,8 +2,9 @@
 //!
 //! A time-out hurts only its own request: the client is answered, a request of which nothing was
 //! sent is withdrawn, the late response of any other is discarded. Only when no byte at all has come
-//! for one further time-out is the connection given up. The server is blamed once it has had a
-//! request for a whole time-out, once per silence.
+//! for one further time-out is the connection given up, or when bytes wait for the server and it has
+//! neither taken nor sent one for a time-out. The server is blamed once it has had a request for a
+//! whole time-out, once per silence.
 
 use super::Engine;
 use super::action::{Action, Notice};
@@ -21,6 +22,7 @@ impl Engine {
                 Alarm::Conn(id) => self.check_conn(id, at),
                 Alarm::Client(id) => self.check_idle(id),
                 Alarm::Tidy => self.tidy(),
+                Alarm::Memory => self.check_memory(),
             }
         }
     }
@@ -53,6 +55,7 @@ impl Engine {
                 Alarm::Conn(id) => conns.get(id).is_some(),
                 Alarm::Client(id) => clients.get(id).is_some(),
                 Alarm::Tidy => true,
+                Alarm::Memory => true,
             });
     }
 
@@ -132,7 +135,7 @@ impl Engine {
             }
         }
         let conn = self.upstream.conns.get_mut(id);
-        is_over || conn.is_some_and(|conn| conn.silent_at(timeout).is_some_and(|at| at <= now))
+        is_over || conn.is_some_and(|conn| conn.is_dead(timeout, now))
     }
 
     /// Counts a time-out of the server that has had an expired request for long enough.

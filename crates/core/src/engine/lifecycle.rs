@@ -14,7 +14,7 @@ pub(super) const DEAD_WAITERS_MAX: usize = 1024;
 
 /// How a client's connection ended, for the statistics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
+pub(super) enum End {
     Eof,
     Err,
 }
@@ -56,6 +56,7 @@ impl Engine {
         let Some(client) = self.clients.slab.get_mut(id) else {
             return;
         };
+        #[cfg(not(canary = "eof_drops_requests"))]
         if client.pause != Pause::No {
             client.eof_read = true;
             return;
@@ -87,6 +88,7 @@ impl Engine {
     pub(super) fn wake_if_recovered(&mut self) {
         if !self.shared.memory.waiting.is_empty() && self.shared.memory.has_recovered() {
             let waiting = core::mem::take(&mut self.shared.memory.waiting);
+            #[cfg(not(canary = "memory_waiters_forgotten"))]
             self.shared.outbox.resume.extend(waiting);
         }
     }
@@ -138,7 +140,7 @@ impl Engine {
 
     /// Forgets a client. Its requests stay where they are: they are executed and their responses
     /// discarded.
-    fn drop_client(&mut self, id: ClientId, end: End) {
+    pub(super) fn drop_client(&mut self, id: ClientId, end: End) {
         let Some(mut client) = self.clients.slab.remove(id) else {
             return;
         };
@@ -191,8 +193,13 @@ impl Engine {
             let Some(client) = self.clients.slab.get_mut(id) else {
                 continue;
             };
-            if client.phase == Phase::Open {
-                client.phase = Phase::Closing { eof: true };
+            if client.pause == Pause::No {
+                if client.phase == Phase::Open {
+                    client.phase = Phase::Closing { eof: true };
+                }
+            } else {
+                // What it had sent before the drain is served first.
+                client.eof_read = true;
             }
             self.close_if_settled(id);
         }

@@ -37,6 +37,7 @@ mod forward;
 mod health;
 mod kept;
 mod lifecycle;
+mod memory;
 mod owner;
 mod parse;
 mod pool;
@@ -278,7 +279,7 @@ impl Engine {
             } else if let Some(id) = self.shared.outbox.resume.pop_front() {
                 self.resume(id);
             } else if let Some(id) = self.shared.outbox.dirty_servers.pop_front() {
-                if self.upstream.wants_flush(id) {
+                if self.upstream.wants_flush(id, self.shared.now) {
                     return Some(Action::Flush(id.into()));
                 }
             } else if let Some(id) = self.shared.outbox.dirty_clients.pop_front() {

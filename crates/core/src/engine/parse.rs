@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::action::{Doom, Notice};
-use super::client::{Client, Pause, Phase};
+use super::client::{Pause, Phase};
 use super::clients::answered;
 use super::forward::{Frame, Stalled};
 use super::{Action, Engine};
@@ -81,7 +81,7 @@ impl Engine {
     /// Whether a client may begin another request at once.
     fn may_begin(&self, id: ClientId) -> bool {
         let client = self.clients.slab.get(id);
-        client.is_some_and(Client::has_room) && !self.shared.memory.is_short()
+        client.is_some_and(|client| client.room() > 0) && !self.shared.memory.is_short()
     }
 
     /// Parses bytes that the client has kept; what is not parsed is kept again.
@@ -141,13 +141,13 @@ impl Engine {
             if client.pause != Pause::No {
                 return at;
             }
-            if !client.has_room() {
+            if client.room() == 0 {
                 client.pause = Pause::Own;
                 return at;
             }
             if may_begin_only && self.shared.memory.is_short() {
                 client.pause = Pause::Memory;
-                self.shared.memory.waiting.push(id);
+                self.shared.wait_for_memory(id);
                 return at;
             }
             may_begin_only = true;

@@ -161,6 +161,8 @@ pub(crate) struct ServerConn {
     pub(crate) opened_at: Micros,
     /// When bytes last came.
     pub(crate) last_recv: Micros,
+    /// Since when bytes wait that may leave, and the kernel has taken none of them.
+    pub(crate) stuck_since: Option<Micros>,
     /// When the alarm that counts for this connection is armed for.
     pub(crate) alarm_at: Option<Micros>,
     /// A flush has been asked for and not yet been performed.
@@ -199,6 +201,7 @@ impl ServerConn {
             kept: Kept::default(),
             opened_at: now,
             last_recv: now,
+            stuck_since: None,
             alarm_at: None,
             dirty: false,
             stalled: Vec::new(),
@@ -317,6 +320,8 @@ impl ServerConn {
             kept.push(end, segment.into_bytes(), pool);
         });
         self.sent += to_u64(len);
+        self.stuck_since = None;
+        self.note_waiting(now);
         let (count, bytes) = self.newly_written();
         if count == 0 {
             return;
@@ -355,6 +360,14 @@ impl ServerConn {
         });
     }
 
+    /// Bytes may wait to be sent: if so, the patience with a server that takes none begins.
+    #[inline]
+    pub(crate) fn note_waiting(&mut self, now: Micros) {
+        if self.stuck_since.is_none() && self.sendable() > 0 {
+            self.stuck_since = Some(now);
+        }
+    }
+
     /// When this connection must be looked at, if nothing comes until then: the deadline of the
     /// oldest unexpired request, the end of the attempt to connect or, once a request has expired,
     /// when the server has had it for a whole time-out, and the end of the patience with it.
@@ -365,6 +378,7 @@ impl ServerConn {
             self.next_deadline(timeout),
             self.blame_at(timeout),
             self.silent_at(timeout),
+            self.stuck_at(timeout),
         ];
         times.into_iter().flatten().min()
     }
@@ -405,6 +419,18 @@ impl ServerConn {
         return Some(oldest + timeout + timeout);
         #[cfg(not(canary = "silence_misjudged"))]
         Some((oldest + timeout + timeout).max(self.last_recv + timeout))
+    }
+
+    /// When it counts as dead although no request of it has a deadline, as `noreply` requests have
+    /// none: for a whole time-out it has neither taken nor sent a byte, and bytes wait for it.
+    pub(crate) fn stuck_at(&self, timeout: Span) -> Option<Micros> {
+        Some(self.stuck_since?.max(self.last_recv) + timeout)
+    }
+
+    /// Whether it is to be given up.
+    pub(crate) fn is_dead(&self, timeout: Span, now: Micros) -> bool {
+        let times = [self.silent_at(timeout), self.stuck_at(timeout)];
+        times.into_iter().flatten().any(|at| at <= now)
     }
 
     /// Counts a failure for the requests in flight now, unless one was counted while `slot_end`
@@ -460,6 +486,10 @@ impl ServerConn {
             before = slot.end;
         }
         assert!(before <= self.stream_end());
+        assert!(
+            self.dirty || self.stuck_since.is_some() == (self.sendable() > 0),
+            "patience lasts exactly as long as bytes wait"
+        );
     }
 }
 
@@ -581,6 +611,9 @@ impl ServerConn {
         }
         kept.extend_from_slice(&unsent[copied..]);
         self.out.push(kept, pool);
+        if self.out.is_empty() {
+            self.stuck_since = None;
+        }
         withdrawn
     }
 }

@@ -47,7 +47,7 @@ impl Shared {
 ///
 /// Above the soft limit no client may *begin* a request; those in the middle of one go on, because
 /// only complete requests can ever leave. At the hard limit the client whose bytes came last is
-/// closed.
+/// closed. What happens when the wait for the soft limit takes too long is in `memory`.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) held: u64,
@@ -55,6 +55,10 @@ pub(crate) struct Memory {
     hard: u64,
     /// Clients that wait for the soft limit.
     pub(crate) waiting: Vec<ClientId>,
+    /// Since when somebody has been waiting, without a break.
+    pub(crate) waiting_since: Micros,
+    /// When the next look at those who wait is armed for.
+    pub(crate) alarm_at: Option<Micros>,
 }
 
 impl Memory {
@@ -66,6 +70,8 @@ impl Memory {
             soft: hard / 100 * MEMORY_LIMIT_SOFT_PERCENT,
             hard,
             waiting: Vec::new(),
+            waiting_since: Micros(0),
+            alarm_at: None,
         }
     }
 

@@ -130,6 +130,11 @@ impl Splits {
             .sum()
     }
 
+    /// Bytes held by one split in flight.
+    pub(crate) fn held_by(&self, id: SplitId) -> u64 {
+        to_u64(self.splits[to_usize(id.0)].held)
+    }
+
     /// Splits in flight.
     pub(crate) fn len(&self) -> usize {
         self.splits.len() - self.free.len()

@@ -16,7 +16,7 @@ use crate::limits::{PIPELINE_LEN_MIN, SERVER_OUTPUT_SOFT};
 use crate::num::{to_u32, to_u64};
 use crate::proto::Protocol;
 use crate::proto::redis::local::{write_auth, write_select};
-use crate::time::Span;
+use crate::time::{Micros, Span};
 
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -269,6 +269,7 @@ impl Upstream {
         if let Some(timeout) = timeout
             && conn.alarm_at.is_none()
         {
+            conn.note_waiting(shared.now);
             self.arm(id, timeout, shared);
         }
     }
@@ -300,10 +301,11 @@ impl Upstream {
 
     /// Whether a connection on the list of dirty ones still has bytes to send.
     #[inline]
-    pub(crate) fn wants_flush(&mut self, id: ServerConnId) -> bool {
+    pub(crate) fn wants_flush(&mut self, id: ServerConnId, now: Micros) -> bool {
         self.conns.get_mut(id).is_some_and(|conn| {
             conn.dirty = false;
-            conn.sendable() > 0
+            conn.note_waiting(now);
+            conn.stuck_since.is_some()
         })
     }
 

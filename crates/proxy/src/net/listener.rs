@@ -12,10 +12,10 @@ use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
+use twemproxy_config::{Listen, PoolAddresses};
 
 use super::errno;
 use super::stream::Stream;
-use crate::config::{Listen, PoolAddresses};
 
 /// A non-blocking listening socket.
 #[derive(Debug)]

@@ -81,7 +81,7 @@ RENAMENX <k> <k>
 COPY <k> <k>
 COPY <k> <k> REPLACE
 MOVE <s> 1
-DUMP <s>
+~DUMP <s>
 ~DUMP <h>
 RESTORE <s> 0 "\x00\x01a\x0a\x00\xae\x2b\x1c\x82\x6e\x6b\x9b\x3e"
 RESTORE <s> 0 nonsense

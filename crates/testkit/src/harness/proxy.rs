@@ -87,6 +87,13 @@ impl Proxy {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until its log has this text. Lines are written by a thread of its own: what was logged
+    /// before something else happened need not be in the file when that is seen.
+    #[track_caller]
+    pub fn wait_logged(&self, text: &str) {
+        wait_for(text, || self.log().contains(text).then_some(()));
+    }
+
     /// `SIGTERM`, then its exit status.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {

@@ -62,9 +62,7 @@ pub fn request(bytes: &[u8]) -> Frame {
             Frame::Unpinned
         };
     };
-    if text.last() == Some(&b'\r') {
-        text.pop();
-    }
+    text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.len() >= LINE_SAFE || text.iter().any(u8::is_ascii_control) {
         return Frame::Unpinned;
     }
@@ -303,10 +301,13 @@ fn value_data_len(arguments: &[&[u8]]) -> Option<usize> {
 /// Whether a line is a response by itself.
 fn is_response_line(words: &[&[u8]]) -> bool {
     match words {
-        [b"VERSION" | b"CLIENT_ERROR" | b"SERVER_ERROR", ..] => true,
+        // One that has too many connections says why after `ERROR`.
         [
-            b"STORED" | b"NOT_STORED" | b"EXISTS" | b"NOT_FOUND" | b"DELETED" | b"TOUCHED"
-            | b"ERROR" | b"OK",
+            b"VERSION" | b"CLIENT_ERROR" | b"SERVER_ERROR" | b"ERROR",
+            ..,
+        ] => true,
+        [
+            b"STORED" | b"NOT_STORED" | b"EXISTS" | b"NOT_FOUND" | b"DELETED" | b"TOUCHED" | b"OK",
         ] => true,
         [number] => unsigned(number).is_some(),
         _ => false,
@@ -330,17 +331,15 @@ struct Item {
 impl Store {
     /// Executes a request of [`request`] and answers with memcached's bytes, none for `noreply`.
     pub fn apply(&mut self, words: &[Vec<u8>], data: &[u8], noreply: bool) -> Vec<u8> {
-        let name = String::from_utf8_lossy(&words[0]).into_owned();
-        let reply = match name.as_str() {
+        let name = std::str::from_utf8(&words[0]).unwrap_or_default();
+        let reply = match name {
             "get" | "gets" => self.values(&words[1..], name == "gets"),
-            "set" | "add" | "replace" | "append" | "prepend" | "cas" => {
-                self.put(&name, words, data)
-            }
+            "set" | "add" | "replace" | "append" | "prepend" | "cas" => self.put(name, words, data),
             "delete" => match self.items.remove(&words[1]) {
                 Some(_) => b"DELETED\r\n".to_vec(),
                 None => b"NOT_FOUND\r\n".to_vec(),
             },
-            "incr" | "decr" => self.count(&name, &words[1], &words[2]),
+            "incr" | "decr" => self.count(name, &words[1], &words[2]),
             "touch" => self.touch(&words[1], &words[2]),
             _ => panic!("the model does not know {name}"),
         };

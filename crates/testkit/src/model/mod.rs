@@ -17,14 +17,19 @@ pub enum Measure {
 }
 
 /// The line that `bytes` start with, without its end, and the length with it.
-fn line(bytes: &[u8], end: &[u8]) -> Option<(Vec<u8>, usize)> {
-    (0..bytes.len())
-        .find(|&at| bytes[at..].starts_with(end))
-        .map(|at| (bytes[..at].to_vec(), at + end.len()))
+fn line<'a>(bytes: &'a [u8], end: &[u8]) -> Option<(&'a [u8], usize)> {
+    let at = bytes.windows(end.len()).position(|part| part == end)?;
+    Some((&bytes[..at], at + end.len()))
 }
 
 /// A decimal number in the one way of writing it that redis takes: no sign but `-`, no leading zero.
 fn canonical_number(text: &[u8]) -> Option<i64> {
-    let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    (number.to_string().as_bytes() == text).then_some(number)
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let is_canonical = match digits {
+        [b'0'] => text == b"0",
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let text = std::str::from_utf8(text).ok()?;
+    text.parse().ok().filter(|_| is_canonical)
 }

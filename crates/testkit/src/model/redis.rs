@@ -133,13 +133,11 @@ fn inline(bytes: &[u8]) -> Frame {
     let Some((mut text, len)) = line(bytes, b"\n") else {
         return Frame::Unfinished;
     };
-    if text.last() == Some(&b'\r') {
-        text.pop();
-    }
+    text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.contains(&0) || text.contains(&b'\r') {
         return Frame::Unpinned;
     }
-    match split_words(&text) {
+    match split_words(text) {
         None => broken("unbalanced quotes in request"),
         Some(words) if words.is_empty() => Frame::Nothing { len },
         Some(words) => match words[0].to_ascii_lowercase().as_slice() {
@@ -297,7 +295,8 @@ pub fn array_of<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
 /// One bulk string.
 #[must_use]
 pub fn bulk(text: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("${}\r\n", text.len()).into_bytes();
+    let mut bytes = Vec::with_capacity(text.len() + 16);
+    bytes.extend_from_slice(format!("${}\r\n", text.len()).as_bytes());
     bytes.extend_from_slice(text);
     bytes.extend_from_slice(b"\r\n");
     bytes
@@ -316,8 +315,9 @@ pub fn measure_reply(bytes: &[u8]) -> Measure {
         return Measure::More;
     };
     match kind {
-        // A line feed or a lone carriage return within a line is damage, no redis sends it.
-        _ if text.iter().any(|byte| b"\r\n".contains(byte)) => Measure::Broken,
+        // A lone carriage return within a line is damage, no redis sends it.
+        _ if text.contains(&b'\r') => Measure::Broken,
+        // A line ends at CR LF only: a line feed within it is a character like any other.
         b'+' | b'-' => Measure::Done(len),
         b':' => match canonical_number(&text[1..]) {
             Some(_) => Measure::Done(len),
@@ -369,8 +369,9 @@ pub struct Store {
 impl Store {
     /// Executes a request and answers with redis' bytes.
     pub fn apply(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
-        let name = String::from_utf8_lossy(&words[0]).to_lowercase();
-        match (name.as_str(), &words[1..]) {
+        let name = words[0].to_ascii_lowercase();
+        let name = std::str::from_utf8(&name).unwrap_or_default();
+        match (name, &words[1..]) {
             ("get", [key]) => self.value(key),
             ("set", [key, value]) => {
                 self.values.insert(key.clone(), value.clone());
@@ -379,7 +380,7 @@ impl Store {
             ("mget", keys @ [_, ..]) => {
                 let mut reply = format!("*{}\r\n", keys.len()).into_bytes();
                 for key in keys {
-                    reply.extend(self.value(key));
+                    reply.extend_from_slice(&self.value(key));
                 }
                 reply
             }

@@ -2,12 +2,11 @@
 
 use twemproxy_core::engine::Closed;
 use twemproxy_core::ids::{ConnId, PoolIdx};
-use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Micros;
 
-use super::client::{Client, Expect, Phase, Shape};
+use super::client::{Client, Expect, Phase, Place, Shape};
 use super::words::holds_foreign_tag;
-use super::world::{Event, LinkPhase, Peer, World};
+use super::world::{Event, Peer, World};
 use crate::model::Measure;
 
 /// What a client does next.
@@ -24,10 +23,12 @@ impl World {
     /// Somebody connects to a pool.
     pub(super) fn spawn(&mut self, pool: usize) {
         let config = &self.plan.config.pools[pool];
-        let (protocol, tag) = (config.protocol, config.hash_tag);
-        let (limit, needs_auth) = (config.client_connections, config.redis_auth.is_some());
+        let limit = config.client_connections;
+        let needs_auth = config.redis_auth.is_some();
         let pool_idx = PoolIdx(u32::try_from(pool).expect("few pools"));
-        let id = match self.engine.handle_accept(pool_idx, Micros(self.now)) {
+        let worker = self.dice.upto(self.workers.len() - 1);
+        let now = Micros(self.now);
+        let id = match self.busy(worker).handle_accept(pool_idx, now) {
             Ok(id) => id,
             Err(refused) => {
                 let live = self.live_clients(pool);
@@ -42,16 +43,49 @@ impl World {
             }
         };
         let number = self.clients.len();
-        let link = self.new_link(ConnId::Client(id), Peer::Client(number), LinkPhase::Open);
-        let mut client = Client::new(number, pool, link, protocol, tag);
+        let link = self.new_link(worker, ConnId::Client(id), Peer::Client(number));
+        let place = Place {
+            pool,
+            link,
+            config: &self.plan.config.pools[pool],
+            servers: self.pools[pool].servers(),
+            large: self.plan.manners.gorge,
+        };
+        let mut client = Client::new(number, place);
         client.trusts_silence = self.plan.calm;
+        let may_be_silent = !client.is_redis() && !self.is_last;
+        client.silent = may_be_silent && self.dice.chance(self.plan.manners.silent);
         self.clients.push(client);
         self.tell(|| format!("client {number}: comes to pool {pool} on link {link}"));
         if needs_auth {
-            self.send(number, b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n");
-            self.expect(number, Expect::exact(b"+OK\r\n"));
+            self.introduce(number);
         }
         self.at(self.now, Event::Think(number));
+    }
+
+    /// The client gives its password; a stranger asks before, and is refused.
+    fn introduce(&mut self, at: usize) {
+        let mut bytes = Vec::new();
+        if self.dice.chance(self.plan.manners.stranger) {
+            for _ in 0..=self.dice.upto(2) {
+                let is_wrong = self.dice.chance(500);
+                let (request, reply): (&[u8], &[u8]) = if is_wrong {
+                    let refusal = self.clients[at].auth_refusal();
+                    (b"*2\r\n$4\r\nAUTH\r\n$2\r\npW\r\n", refusal)
+                } else {
+                    (
+                        self.dice
+                            .pick(&[b"get s1\r\n".as_slice(), b"*2\r\n$3\r\nGET\r\n$2\r\ns1\r\n"]),
+                        b"-NOAUTH Authentication required.\r\n",
+                    )
+                };
+                bytes.extend_from_slice(request);
+                self.expect(at, Expect::exact(reply), bytes.len());
+            }
+        }
+        bytes.extend_from_slice(b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n");
+        self.expect(at, Expect::exact(b"+OK\r\n"), bytes.len());
+        self.send(at, &bytes);
     }
 
     /// A client may ask.
@@ -101,7 +135,7 @@ impl World {
 
     /// Returns whether the client goes on asking.
     fn perform_act(&mut self, at: usize, act: Act, bytes: &mut Vec<u8>) -> bool {
-        let is_redis = self.is_redis(at);
+        let is_redis = self.clients[at].is_redis();
         match act {
             Act::Ask => {
                 self.ask(at, bytes);
@@ -122,14 +156,13 @@ impl World {
             Act::Quit => {
                 bytes.extend_from_slice(b"quit\r\n");
                 if is_redis {
-                    self.expect(at, Expect::exact(b"+OK\r\n"));
+                    self.expect(at, Expect::exact(b"+OK\r\n"), bytes.len());
                 }
                 self.send(at, bytes);
                 self.clients[at].phase = Phase::Closing;
                 false
             }
             Act::Rubbish => {
-                self.expect(at, Expect::refused());
                 let is_fatal = self.dice.chance(200);
                 match (is_redis, is_fatal) {
                     (true, false) => bytes.extend_from_slice(b"*2\r\n$6\r\nNOSUCH\r\n$1\r\nx\r\n"),
@@ -137,6 +170,7 @@ impl World {
                     (false, false) => bytes.extend_from_slice(b"nosuch x\r\n"),
                     (false, true) => bytes.extend(std::iter::repeat_n(b'x', 3_000)),
                 }
+                self.expect(at, Expect::refused(), bytes.len());
                 if is_fatal {
                     bytes.extend_from_slice(b"\r\nget s1\r\n");
                     self.send(at, bytes);
@@ -147,14 +181,19 @@ impl World {
         }
     }
 
-    fn is_redis(&self, at: usize) -> bool {
-        self.plan.config.pools[self.clients[at].pool].protocol == Protocol::Redis
-    }
-
     /// One more request.
     pub(super) fn ask(&mut self, at: usize, bytes: &mut Vec<u8>) {
         let before = bytes.len();
         let client = &mut self.clients[at];
+        let may_wipe = !client.is_redis() && client.allow_flush && self.is_stormy;
+        if may_wipe && self.dice.chance(self.plan.manners.wipe) {
+            self.pools[client.pool].is_uncertain = true;
+            bytes.extend_from_slice(b"flush_all\r\n");
+            let mut expect = Expect::exact(b"OK\r\n");
+            expect.shape = Shape::Lines(&["OK"]);
+            self.expect(at, expect, bytes.len());
+            return;
+        }
         let limit = self.plan.config.pools[client.pool].request_size_limit;
         let expect = client.ask(&mut self.dice, &self.plan.manners, bytes);
         let Some(mut expect) = expect else {
@@ -165,13 +204,17 @@ impl World {
             client.taint(&expect);
             expect = Expect::refused();
         }
-        self.expect(at, expect);
+        self.expect(at, expect, bytes.len());
     }
 
-    fn expect(&mut self, at: usize, mut expect: Expect) {
+    /// A request is under way whose last byte is the last of `pending` that are yet to be sent.
+    fn expect(&mut self, at: usize, mut expect: Expect, pending: usize) {
         expect.step = self.step;
         expect.at = self.now;
+        let written = self.links[self.clients[at].link].up.written();
+        expect.end = written + u64::try_from(pending).expect("a length");
         self.clients[at].expects.push_back(expect);
+        self.owed += 1;
     }
 
     /// Bytes leave for the proxy, in one piece or several.
@@ -204,6 +247,7 @@ impl World {
         self.tell(|| format!("client {at}: is gone"));
         let client = &mut self.clients[at];
         client.phase = Phase::Gone;
+        self.owed -= client.expects.len();
         client.expects.clear();
         client.inbox = Vec::new();
         if self.budget > 0 {
@@ -277,6 +321,7 @@ impl World {
                 }
             };
             let expect = client.expects.pop_front().expect("just looked");
+            self.owed -= 1;
             self.judge_reply(at, &expect, &rest[..len]);
             self.answered += 1;
             done += len;
@@ -287,14 +332,15 @@ impl World {
 
     fn judge_reply(&mut self, at: usize, expect: &Expect, reply: &[u8]) {
         let client = &self.clients[at];
-        let is_uncertain = || {
-            client.is_uncertain(expect)
-                || self.pools[client.pool].is_uncertain
-                || self.may_be_repeated(at, expect)
-        };
-        let is_right = client.is_models(expect, reply)
+        let is_uncertain = client.is_uncertain(expect)
+            || self.pools[client.pool].is_uncertain
+            || self.may_be_repeated(at, expect);
+        let is_models = client.is_models(expect, reply);
+        let may_miss = || self.may_miss(client.pool, expect);
+        let is_right = is_models
+            || may_miss() && client.is_models_with_misses(expect, reply)
             || matches!(expect.shape, Shape::Refused) && client.is_plausible(expect, reply)
-            || is_uncertain() && client.is_plausible(expect, reply);
+            || is_uncertain && client.is_plausible(expect, reply);
         if is_right {
             let is_done = expect
                 .writes
@@ -306,6 +352,9 @@ impl World {
                     "client {at} is told of a write that never happened: {expect:?}"
                 );
                 self.clients[at].taint(expect);
+            }
+            if expect.has_versions && is_models && !is_uncertain {
+                self.clients[at].learn_versions(expect, reply);
             }
             return;
         }
@@ -330,7 +379,14 @@ impl World {
             "client {at} holds a part of somebody else's reply: {}",
             shown(&client.inbox)
         );
-        if client.phase == Phase::Open || is_owed {
+        let link = &self.links[client.link];
+        // Requests may have been under way to a client that had been idle for too long.
+        let none_was_read = || {
+            let taken = link.up.taken();
+            client.expects.iter().all(|expect| expect.end > taken) && client.inbox.is_empty()
+        };
+        let is_idled = client.idled && none_was_read();
+        if !is_idled && (client.phase == Phase::Open || is_owed) {
             let may_break = !self.plan.calm && !self.is_strict && !client.inbox.is_empty();
             assert!(
                 client.doomed && (self.plan.tight || may_break),
@@ -346,6 +402,7 @@ impl World {
     pub(super) fn ask_once_more(&mut self) {
         self.tell(|| "the last questions".into());
         self.is_strict = true;
+        self.is_last = true;
         for pool in 0..self.pools.len() {
             self.spawn(pool);
         }
@@ -354,6 +411,7 @@ impl World {
             if self.clients[at].phase != Phase::Open {
                 continue;
             }
+            self.clients[at].silent = false;
             let mut bytes = Vec::new();
             for _ in 0..4 {
                 self.ask(at, &mut bytes);
@@ -371,7 +429,10 @@ impl World {
                     client.phase = Phase::Closing;
                 }
             }
-            self.engine.start_drain(Micros(self.now));
+            for at in 0..self.workers.len() {
+                let now = Micros(self.now);
+                self.busy(at).start_drain(now);
+            }
             self.settle();
             return;
         }

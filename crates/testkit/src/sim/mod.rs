@@ -22,11 +22,16 @@
 mod client;
 mod crowd;
 mod dice;
+mod drafts;
+mod mischief;
 mod oracle;
 mod pipe;
 mod plan;
+mod reply;
 mod server;
+mod shell;
 mod words;
+mod worker;
 mod world;
 
 use std::env;

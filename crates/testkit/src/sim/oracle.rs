@@ -1,17 +1,20 @@
 //! What must be true: which errors are acceptable, what must balance, what must be left at the end.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
-use twemproxy_core::config::Config;
+use twemproxy_core::config::{Config, EjectPolicy};
+use twemproxy_core::counters::PoolCounters;
 use twemproxy_core::engine::{Closed, Notice};
-use twemproxy_core::ids::ConnId;
+use twemproxy_core::ids::{ClientId, ConnId, ServerIdx};
+use twemproxy_core::limits::RECONNECT_WAIT_MAX;
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::ring::{Distribution, Ring, RingServer, tag};
 
-use super::client::{Expect, Phase, Shape, line_of};
-use super::server::{
+use super::client::{Expect, Phase, Shape};
+use super::mischief::{
     EARLY_MEMCACHE, EARLY_REDIS, Excuse, LIE_MEMCACHE, LIE_REDIS, SICK_MEMCACHE, SICK_REDIS,
 };
+use super::reply::line_of;
 use super::world::{LinkPhase, Peer, World};
 
 /// Bytes that may be held above the memory limit: what one read brings, to every server of a pool.
@@ -23,8 +26,10 @@ pub(super) struct PoolView {
     ring: Ring,
     first_server: usize,
     server_count: usize,
-    /// A server has been taken off the ring at least once.
-    was_ejected: bool,
+    /// A server has been taken off the ring at least once, and its keys went to others.
+    has_moved: bool,
+    /// The last step at which some worker believed that a server was ejected.
+    last_absent: Option<u64>,
     /// A key may live on more than one server: values of writes cannot be foretold.
     pub(super) is_uncertain: bool,
 }
@@ -47,12 +52,18 @@ impl PoolView {
                 ring: Ring::build(pool.distribution, &servers),
                 first_server,
                 server_count: servers.len(),
-                was_ejected: false,
+                has_moved: false,
+                last_absent: None,
                 is_uncertain: pool.distribution == Distribution::Random && servers.len() > 1,
             });
             first_server += servers.len();
         }
         views
+    }
+
+    /// Its servers, among all.
+    pub(super) const fn servers(&self) -> Range<usize> {
+        self.first_server..self.first_server + self.server_count
     }
 }
 
@@ -64,7 +75,7 @@ impl World {
         if self.servers[server].pool != client.pool {
             return false;
         }
-        if view.was_ejected || view.is_uncertain || view.server_count == 1 {
+        if view.has_moved || view.is_uncertain || view.server_count == 1 {
             return true;
         }
         if expect.keys.is_empty() {
@@ -92,17 +103,21 @@ impl World {
             Protocol::Redis => text.strip_prefix("-ERR "),
             Protocol::Memcache => text.strip_prefix("SERVER_ERROR "),
         };
+        if client.doomed && own == Some("out of memory reading request") {
+            return true;
+        }
         let age = self.now - expect.at;
         let is_old = pool.timeout.is_some_and(|timeout| age >= timeout.0);
         if is_old && own == Some(Closed::TimedOut.text()) {
             return true;
         }
-        if self.pools[client.pool].was_ejected && own == Some(Closed::Refused.text()) {
+        if self.was_absent(client.pool, expect) && own == Some(Closed::Refused.text()) {
             return true;
         }
         self.excuses_of(at, expect).any(|excuse| match excuse {
             Excuse::Lost(why) => own == Some(why.text()),
             Excuse::Sick => [SICK_REDIS, SICK_MEMCACHE].contains(&text),
+            Excuse::Refused(words) => text == words,
             Excuse::Lied => {
                 let lies = [LIE_REDIS, LIE_MEMCACHE, EARLY_REDIS, EARLY_MEMCACHE];
                 lies.contains(&text) || own == Some(Closed::Invalid.text())
@@ -112,15 +127,50 @@ impl World {
 
     /// What happened since a request was sent, at the servers that may have got it.
     fn excuses_of(&self, at: usize, expect: &Expect) -> impl Iterator<Item = Excuse> {
-        let view = &self.pools[self.clients[at].pool];
-        let servers = view.first_server..view.first_server + view.server_count;
+        let servers = self.pools[self.clients[at].pool].servers();
         servers
             .filter(move |&server| self.concerns(at, expect, server))
             .flat_map(move |server| {
-                let excuses = self.servers[server].excuses.iter().rev();
-                excuses.take_while(move |(step, _)| *step >= expect.step)
+                let server = &self.servers[server];
+                let excuses = server.excuses.iter().rev();
+                let recent = excuses.take_while(move |(step, _)| *step >= expect.step);
+                let words = server.last_words.iter();
+                let valid = words.filter(move |(until, _)| *until >= expect.at);
+                recent.chain(valid)
             })
             .map(|&(_, excuse)| excuse)
+    }
+
+    /// Whether some worker believed, since a request was sent, that a server of the pool was ejected.
+    fn was_absent(&self, pool: usize, expect: &Expect) -> bool {
+        self.workers.iter().any(|worker| worker.ejected[pool] > 0)
+            || self.pools[pool]
+                .last_absent
+                .is_some_and(|step| step >= expect.step)
+    }
+
+    /// Whether values may be missing because their server was ejected and keeps its keys.
+    pub(super) fn may_miss(&self, pool: usize, expect: &Expect) -> bool {
+        let config = &self.plan.config.pools[pool];
+        config.auto_eject_policy == EjectPolicy::Miss && self.was_absent(pool, expect)
+    }
+
+    /// A worker has learned how many servers of a pool are ejected.
+    pub(super) fn note_ejected(&mut self, worker: usize, pool: usize, count: usize) {
+        self.workers[worker].ejected[pool] = count;
+        self.pools[pool].last_absent = Some(self.step);
+    }
+
+    /// A server is ejected; where its keys go to others nobody can tell what their values will be.
+    pub(super) fn pool_loses_server(&mut self, server: ServerIdx) {
+        assert!(!self.plan.calm, "an ejection in a calm world");
+        let pool = self.servers[server.index()].pool;
+        let config = &self.plan.config.pools[pool];
+        assert!(config.auto_eject_hosts, "a pool that never ejects does");
+        if config.auto_eject_policy == EjectPolicy::Rehash {
+            self.pools[pool].has_moved = true;
+            self.pools[pool].is_uncertain = true;
+        }
     }
 
     /// Whether a read may have been sent a second time: writes that its client sent later may then
@@ -148,21 +198,38 @@ impl World {
         }
     }
 
-    /// Bytes of a liar reach the proxy.
-    pub(super) fn excuse_lies(&mut self, conn: usize) {
-        if self.conns[conn].lied {
-            self.excuse(self.conns[conn].server, Excuse::Lied);
+    /// Bytes of a liar, or of one that refuses to serve, reach the proxy.
+    pub(super) fn excuse_lies(&mut self, at: usize) {
+        if self.conns[at].lied {
+            self.excuse(self.conns[at].server, Excuse::Lied);
+        }
+        if let Some(refusal) = self.conns[at].refusal {
+            self.excuse_end(at, Excuse::Refused(refusal));
         }
     }
 
-    pub(super) fn excuse_loss(&mut self, conn: usize, why: Closed) {
-        self.excuse(self.conns[conn].server, Excuse::Lost(why));
+    pub(super) fn excuse_loss(&mut self, at: usize, why: Closed) {
+        self.excuse_end(at, Excuse::Lost(why));
+    }
+
+    /// A connection ends. If it never served anybody, those who come soon may be told the same.
+    fn excuse_end(&mut self, at: usize, excuse: Excuse) {
+        let conn = &self.conns[at];
+        let server = conn.server;
+        let is_new = self.links[conn.link].phase == LinkPhase::Connecting
+            || self.handshakes_of(at) > 0 && !conn.is_greeted(&self.links[conn.link])
+            || conn.refusal.is_some();
+        self.excuse(server, excuse);
+        if is_new {
+            let until = self.now + RECONNECT_WAIT_MAX.0 / 4 * 5;
+            self.servers[server].last_words.push((until, excuse));
+        }
     }
 
     /// The engine closed a server connection by itself: for silence, or for a lie.
     pub(super) fn check_close_of_server(&mut self, at: usize, was_connecting: bool) {
         let conn = &self.conns[at];
-        let (server, lied) = (conn.server, conn.lied);
+        let (server, lied) = (conn.server, conn.lied || conn.refusal.is_some());
         let link = &self.links[conn.link];
         if link.ended {
             return;
@@ -181,49 +248,103 @@ impl World {
             "link {} to server {server} is closed for nothing",
             conn.link
         );
-        if lied {
+        if self.conns[at].lied {
             self.excuse(server, Excuse::Lied);
         }
         if is_silent {
-            self.excuse(server, Excuse::Lost(Closed::TimedOut));
+            if was_connecting {
+                let until = self.now + RECONNECT_WAIT_MAX.0 / 4 * 5;
+                let excuse = Excuse::Lost(Closed::TimedOut);
+                self.servers[server].last_words.push((until, excuse));
+            }
+            self.excuse_end(at, Excuse::Lost(Closed::TimedOut));
         }
     }
 
-    /// The engine said something.
-    pub(super) fn notice(&mut self, notice: Notice) {
+    /// An engine said something.
+    pub(super) fn notice(&mut self, worker: usize, notice: Notice) {
         self.tell(|| format!("{notice:?}"));
+        let client = |world: &Self, id: ClientId| {
+            let link = world.link_of(worker, ConnId::Client(id))?;
+            match world.links[link].peer {
+                Peer::Client(client) => Some(client),
+                Peer::Server(_) => None,
+            }
+        };
         match notice {
-            Notice::ClientOutputLimit(id) | Notice::ClientReplyBroken(id) => {
-                if let Some(link) = self.link_of(ConnId::Client(id))
-                    && let Peer::Client(client) = self.links[link].peer
-                {
+            Notice::ClientOutputLimit(id)
+            | Notice::ClientReplyBroken(id)
+            | Notice::ClientMemory(id) => {
+                if let Some(client) = client(self, id) {
                     self.clients[client].doomed = true;
                 }
             }
+            Notice::ClientIdle(id) => {
+                if let Some(client) = client(self, id) {
+                    self.check_idle(client);
+                }
+            }
             Notice::ClientInvalid(id) => {
-                let link = self.link_of(ConnId::Client(id));
-                let Some(Peer::Client(client)) = link.map(|link| self.links[link].peer) else {
-                    return;
-                };
-                assert_ne!(
-                    self.clients[client].phase,
-                    Phase::Open,
-                    "client {client} sent nothing wrong"
-                );
+                if let Some(client) = client(self, id) {
+                    assert_ne!(
+                        self.clients[client].phase,
+                        Phase::Open,
+                        "client {client} sent nothing wrong"
+                    );
+                }
             }
-            Notice::Ejected(server) => {
-                assert!(!self.plan.calm, "{notice:?} in a calm world");
-                let pool = self.servers[server.index()].pool;
-                self.servers[server.index()].is_ejected = true;
-                assert!(
-                    self.plan.config.pools[pool].auto_eject_hosts,
-                    "{notice:?} in a pool that never ejects"
-                );
-                self.pools[pool].was_ejected = true;
-                self.pools[pool].is_uncertain = true;
-            }
-            Notice::Restored(server) => self.servers[server.index()].is_ejected = false,
+            Notice::Ejected(server) => self.note_change(worker, server, true),
+            Notice::Restored(server) => self.note_change(worker, server, false),
             _ => assert!(!self.plan.calm, "{notice:?} in a calm world"),
+        }
+    }
+
+    /// A server was ejected or restored, as the worker says that is told first.
+    fn note_change(&mut self, worker: usize, server: ServerIdx, is_ejected: bool) {
+        let state = &mut self.servers[server.index()];
+        let (pool, was_ejected) = (state.pool, state.is_ejected);
+        state.is_ejected = is_ejected;
+        if is_ejected {
+            self.pool_loses_server(server);
+        }
+        if self.owner.is_none() {
+            let before = self.workers[worker].ejected[pool];
+            let count = before + usize::from(is_ejected) - usize::from(was_ejected);
+            self.note_ejected(worker, pool, count);
+        }
+    }
+
+    /// A client is closed because it was idle.
+    fn check_idle(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        client.idled = true;
+        let limit = self.plan.config.pools[client.pool].client_idle_timeout;
+        let limit = limit.expect("no client is idle for too long without a limit");
+        let link = &self.links[client.link];
+        let idle_since = link.last_arrival.max(link.last_departure);
+        assert!(
+            idle_since + limit.0 <= self.now,
+            "client {at} has not been idle for {limit:?}, but since {idle_since}"
+        );
+    }
+
+    /// Nobody stays who is idle for longer than twice the limit: once may be while it is looked at.
+    fn check_nobody_stays_idle(&self) {
+        const LATE: u64 = 20_000;
+        for client in &self.clients {
+            let Some(limit) = self.plan.config.pools[client.pool].client_idle_timeout else {
+                continue;
+            };
+            let link = &self.links[client.link];
+            let idle_since = link.last_arrival.max(link.last_departure);
+            let is_idle = link.phase == LinkPhase::Open
+                && client.phase == Phase::Open
+                && client.expects.is_empty()
+                && link.up.is_empty();
+            assert!(
+                !is_idle || self.now <= idle_since + 2 * limit.0 + LATE,
+                "a client stays that is idle since {idle_since}"
+            );
         }
     }
 
@@ -239,43 +360,44 @@ impl World {
     /// Gauges say what is; memory is bounded. Not at every step: it is slow.
     pub(super) fn check_gauges(&self) {
         let limit = self.plan.config.memory_limit;
-        let held = self.engine.held();
-        assert!(
-            limit == 0 || held <= limit + MEMORY_SLACK,
-            "{held} bytes are held, {limit} are allowed"
-        );
-        if !self.step.is_multiple_of(64) {
-            return;
+        for worker in &self.workers {
+            let held = worker.engine.held();
+            assert!(
+                limit == 0 || held <= limit + MEMORY_SLACK,
+                "{held} bytes are held, {limit} are allowed"
+            );
         }
-        let counters = self.engine.counters();
-        let mut clients = BTreeMap::<usize, u64>::new();
-        let mut conns = BTreeMap::<usize, u64>::new();
-        let mut all = 0;
-        for link in &self.links {
-            if link.phase == LinkPhase::Closed {
-                continue;
+        if self.step.is_multiple_of(64) {
+            for at in 0..self.workers.len() {
+                self.check_gauges_of(at);
             }
+            self.check_nobody_stays_idle();
+        }
+    }
+
+    fn check_gauges_of(&self, worker: usize) {
+        let mut clients = vec![0; self.pools.len()];
+        let mut conns = vec![0; self.servers.len()];
+        let mut all = 0;
+        let links = self.links.iter().filter(|link| link.worker == worker);
+        for link in links.filter(|link| link.phase != LinkPhase::Closed) {
             all += 1;
             match link.peer {
-                Peer::Client(at) => *clients.entry(self.clients[at].pool).or_default() += 1,
+                Peer::Client(at) => clients[self.clients[at].pool] += 1,
                 Peer::Server(at) if link.phase == LinkPhase::Open => {
-                    *conns.entry(self.conns[at].server).or_default() += 1;
+                    conns[self.conns[at].server] += 1;
                 }
                 Peer::Server(_) => {}
             }
         }
+        let counters = self.workers[worker].engine.counters();
         assert_eq!(counters.curr_connections.value(), all);
-        for (at, pool) in counters.pools.iter().enumerate() {
-            let live = clients.get(&at).copied().unwrap_or(0);
+        for (pool, live) in counters.pools.iter().zip(clients) {
             assert_eq!(pool.client_connections.value(), live, "clients of a pool");
         }
-        for (at, server) in counters.servers.iter().enumerate() {
-            let live = conns.get(&at).copied().unwrap_or(0);
-            assert_eq!(
-                server.server_connections.value(),
-                live,
-                "connections of server {at}"
-            );
+        for (server, live) in counters.servers.iter().zip(conns) {
+            let shown = server.server_connections.value();
+            assert_eq!(shown, live, "connections of a server");
         }
     }
 
@@ -312,19 +434,32 @@ impl World {
         for (at, client) in self.clients.iter().enumerate() {
             assert_eq!(client.phase, Phase::Gone, "client {at} is gone at the end");
         }
-        assert!(!self.plan.drain || self.engine.is_drained());
-        assert_eq!(self.engine.held(), 0, "buffers are empty at the end");
-        let counters = self.engine.counters();
+        for worker in &self.workers {
+            let engine = &worker.engine;
+            assert!(!self.plan.drain || engine.is_drained());
+            assert_eq!(engine.held(), 0, "buffers are empty at the end");
+            engine.check_invariants();
+        }
         let accepted = u64::try_from(self.clients.len()).expect("a count");
-        let ended: u64 = counters
-            .pools
-            .iter()
-            .map(|pool| pool.client_eof.value() + pool.client_err.value())
-            .sum();
+        let ended = self.sum_of_pools(|pool| pool.client_eof.value() + pool.client_err.value());
         assert_eq!(ended, accepted, "every client ended in one way");
         let links = u64::try_from(self.links.len()).expect("a count");
-        assert_eq!(counters.total_connections.value(), links);
-        for (at, server) in counters.servers.iter().enumerate() {
+        let workers = self.workers.iter();
+        let total = workers.map(|worker| worker.engine.counters().total_connections.value());
+        assert_eq!(total.sum::<u64>(), links);
+        for at in 0..self.servers.len() {
+            self.check_end_of_server(at);
+        }
+        if self.plan.calm {
+            assert_eq!(self.sum_of_pools(|pool| pool.forward_error.value()), 0);
+        }
+    }
+
+    fn check_end_of_server(&self, at: usize) {
+        let mut requests = 0;
+        let mut request_bytes = 0;
+        for worker in &self.workers {
+            let server = &worker.engine.counters().servers[at];
             let queues = [
                 &server.in_queue,
                 &server.in_queue_bytes,
@@ -336,21 +471,28 @@ impl World {
                 "the queues of server {at} are empty at the end"
             );
             assert!(server.responses.value() <= server.requests.value());
-            if self.plan.calm {
-                let heard = &self.servers[at];
-                assert_eq!(server.requests.value(), heard.requests);
-                assert_eq!(server.request_bytes.value(), heard.request_bytes);
-                let failures = [
-                    &server.server_err,
-                    &server.server_eof,
-                    &server.server_timedout,
-                ];
-                assert!(failures.iter().all(|counter| counter.value() == 0));
-            }
+            requests += server.requests.value();
+            request_bytes += server.request_bytes.value();
+            let failures = [
+                &server.server_err,
+                &server.server_eof,
+                &server.server_timedout,
+            ];
+            let has_failed = failures.iter().any(|counter| counter.value() > 0);
+            assert!(!self.plan.calm || !has_failed);
         }
         if self.plan.calm {
-            let errors = counters.pools.iter().map(|pool| pool.forward_error.value());
-            assert_eq!(errors.sum::<u64>(), 0);
+            let heard = &self.servers[at];
+            assert_eq!(requests, heard.requests);
+            assert_eq!(request_bytes, heard.request_bytes);
         }
+    }
+
+    fn sum_of_pools(&self, value: impl Fn(&PoolCounters) -> u64) -> u64 {
+        let workers = self.workers.iter();
+        workers
+            .flat_map(|worker| worker.engine.counters().pools.iter())
+            .map(|pool| value(pool))
+            .sum()
     }
 }

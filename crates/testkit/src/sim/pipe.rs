@@ -5,6 +5,10 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct Pipe {
     bytes: Vec<u8>,
+    /// Bytes ever written.
+    written: u64,
+    /// Bytes ever read.
+    taken: u64,
     /// How many of `bytes` have been read.
     start: usize,
     /// Lengths of what is under way, with the time at which it arrives.
@@ -23,6 +27,8 @@ impl Pipe {
     pub(super) const fn new(capacity: usize) -> Self {
         Self {
             bytes: Vec::new(),
+            written: 0,
+            taken: 0,
             start: 0,
             segments: VecDeque::new(),
             arrived: 0,
@@ -31,6 +37,16 @@ impl Pipe {
             last_arrival: 0,
             fin_at: None,
         }
+    }
+
+    /// Bytes ever written.
+    pub(super) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes ever read.
+    pub(super) const fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// How many bytes fit.
@@ -51,6 +67,7 @@ impl Pipe {
             self.start = 0;
         }
         self.bytes.extend_from_slice(bytes);
+        self.written += u64::try_from(bytes.len()).expect("a length");
         match self.segments.back_mut() {
             Some((last, len)) if *last == at => *len += bytes.len(),
             _ => self.segments.push_back((at, bytes.len())),
@@ -111,6 +128,7 @@ impl Pipe {
         assert!(len <= self.arrived, "only what has arrived is read");
         self.arrived -= len;
         self.start += len;
+        self.taken += u64::try_from(len).expect("a length");
     }
 
     /// Whether the reader has read everything and learns now that no more will come.

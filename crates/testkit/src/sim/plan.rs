@@ -1,11 +1,14 @@
 //! What one seed decides before its world starts: the configuration, the network, the faults.
 
-use twemproxy_core::config::{Config, CrossServerKeys, PoolConfig, ServerConfig};
+use twemproxy_core::config::{Config, CrossServerKeys, EjectPolicy, PoolConfig, ServerConfig};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::ring::{Distribution, HashKind};
 use twemproxy_core::time::Span;
 
 use super::dice::Dice;
+
+/// A connection that holds fewer bytes makes everything slow: requests must be few and small.
+const TINY: usize = 100;
 
 /// How bytes travel. Chances are per mille.
 #[derive(Clone, Debug)]
@@ -47,6 +50,14 @@ pub(super) struct Faults {
     pub(super) mute: usize,
     /// A server answers that it is in trouble.
     pub(super) sick: usize,
+    /// A server breaks off in the middle of a response.
+    pub(super) half: usize,
+    /// A server refuses AUTH or SELECT.
+    pub(super) refuse_auth: usize,
+    /// A server has too many connections and says so.
+    pub(super) full: usize,
+    /// A server dies at a request and takes no connection for a while.
+    pub(super) outage: usize,
 }
 
 /// How clients behave. Chances are per mille of the requests.
@@ -75,6 +86,22 @@ pub(super) struct Manners {
     pub(super) read_pause: u64,
     /// Most bytes of one read.
     pub(super) read_len: usize,
+    /// Chance that a memcached write asks for no reply.
+    pub(super) noreply: usize,
+    /// Chance that a memcached client never asks for any reply.
+    pub(super) silent: usize,
+    /// Chance that a memcached client asks for a value with its version, or writes by version.
+    pub(super) versions: usize,
+    /// Chance to flush every server, with a delay that never passes.
+    pub(super) flush: usize,
+    /// Chance to really flush every server.
+    pub(super) wipe: usize,
+    /// Chance to give a wrong password, or one that nobody asked for.
+    pub(super) wrong_auth: usize,
+    /// Chance that a client asks before it gives its password.
+    pub(super) stranger: usize,
+    /// Most requests ask for a large value, more than a client is given at once.
+    pub(super) gorge: bool,
 }
 
 /// Everything drawn before the first event.
@@ -84,6 +111,10 @@ pub(super) struct Plan {
     pub(super) net: Net,
     pub(super) faults: Faults,
     pub(super) manners: Manners,
+    /// Workers, each with an engine of its own. One engine owns its servers' health itself.
+    pub(super) engines: usize,
+    /// The servers want no password, whatever the proxy believes.
+    pub(super) open_servers: bool,
     /// No fault ever happens: no error is acceptable.
     pub(super) calm: bool,
     /// Some limit is so low that a client may be closed for it.
@@ -97,8 +128,8 @@ impl Plan {
         let calm = dice.chance(300);
         let big = dice.chance(40);
         let net = draw_net(dice, big);
-        let mut manners = draw_manners(dice, big);
-        let tight = dice.chance(80);
+        let mut manners = draw_manners(dice, big, net.capacity);
+        let tight = net.capacity >= TINY && dice.chance(80);
         let pool_count = 1 + dice.upto(2) / 2 + usize::from(dice.chance(200));
         let pools: Vec<_> = (0..pool_count)
             .map(|index| draw_pool(dice, index, calm, net.delay))
@@ -121,6 +152,12 @@ impl Plan {
             net,
             faults,
             manners,
+            engines: if dice.chance(250) {
+                2 + dice.upto(1)
+            } else {
+                1
+            },
+            open_servers: dice.chance(200),
             calm,
             tight,
             drain: dice.chance(300),
@@ -135,26 +172,32 @@ fn draw_net(dice: &mut Dice, big: bool) -> Net {
         capacity: if big {
             1 << 18
         } else {
-            dice.pick(&[700, 5_000, 70_000, 1 << 20])
+            dice.pick(&[20, 700, 700, 5_000, 5_000, 70_000, 70_000, 1 << 20])
         },
         batch: dice.knob(900),
         lag: dice.knob(100),
     }
 }
 
-fn draw_manners(dice: &mut Dice, big: bool) -> Manners {
-    let flood = !big && dice.chance(30);
+fn draw_manners(dice: &mut Dice, big: bool, capacity: usize) -> Manners {
+    let flood = !big && dice.chance(10);
+    let gorge = !big && !flood && dice.chance(100);
+    let tiny = capacity < TINY;
     Manners {
         clients: 1 + dice.upto(11),
         requests: if big {
             150
         } else if flood {
-            12_000
+            9_000
+        } else if gorge || tiny {
+            300
         } else {
             dice.pick(&[40, 150, 400, 1_000])
         },
         depth: if flood {
             6_000
+        } else if gorge {
+            100
         } else {
             dice.pick(&[1, 4, 20, 100])
         },
@@ -165,6 +208,8 @@ fn draw_manners(dice: &mut Dice, big: bool) -> Manners {
         },
         value: if big {
             400_000
+        } else if tiny {
+            30
         } else {
             dice.pick(&[0, 10, 200, 3_000, 12_000])
         },
@@ -175,6 +220,14 @@ fn draw_manners(dice: &mut Dice, big: bool) -> Manners {
         rubbish: dice.knob(30),
         read_pause: dice.pick(&[0, 0, 200, 20_000]),
         read_len: dice.pick(&[3_000, 100_000, 1 << 20]),
+        noreply: dice.pick(&[0, 150, 150, 900]),
+        silent: dice.knob(300),
+        versions: dice.knob(300),
+        flush: dice.knob(50),
+        wipe: if dice.chance(100) { 10 } else { 0 },
+        wrong_auth: dice.knob(40),
+        stranger: dice.knob(600),
+        gorge: gorge && !tiny,
     }
 }
 
@@ -204,8 +257,19 @@ fn draw_pool(dice: &mut Dice, index: usize, calm: bool, delay: u64) -> PoolConfi
         pool.redis_auth = dice.chance(150).then(|| b"pw".as_slice().into());
         pool.redis_db = if dice.chance(150) { 3 } else { 0 };
     }
+    pool.allow_flush = dice.chance(500);
+    if dice.chance(150) {
+        let limit = dice.pick(&[20, 200, 2_000]);
+        pool.client_idle_timeout = Some(Span::from_millis(limit));
+    }
     pool.preconnect = dice.chance(200);
     pool.auto_eject_hosts = dice.chance(500);
+    pool.auto_eject_policy = dice.pick(&[
+        EjectPolicy::Rehash,
+        EjectPolicy::Rehash,
+        EjectPolicy::Fail,
+        EjectPolicy::Miss,
+    ]);
     pool.server_connections = dice.pick(&[1, 1, 2, 4]);
     pool.server_retry_timeout = Span::from_millis(dice.pick(&[10, 200, 1_000]));
     pool.server_failure_limit = dice.pick(&[1, 2, 5]);
@@ -234,6 +298,10 @@ fn draw_faults(dice: &mut Dice, all_expire: bool) -> Faults {
         // Only a time-out can help against silence.
         mute: if all_expire { knob(10) } else { 0 },
         sick: knob(20),
+        half: knob(15),
+        refuse_auth: knob(200),
+        full: knob(150),
+        outage: knob(5),
     }
 }
 
@@ -249,7 +317,7 @@ fn tighten(dice: &mut Dice, config: &mut Config, manners: &mut Manners) {
             manners.depth = 100;
         }
         1 => {
-            config.memory_limit = 400_000;
+            config.memory_limit = dice.pick(&[40_000, 400_000]);
             manners.value = 3_000;
             manners.depth = 100;
         }

@@ -1,40 +1,19 @@
-//! The servers: small correct stores that may be slow, sick, silent, or lie.
+//! The servers: small correct stores. What they do wrong is in `mischief`.
 
-use twemproxy_core::config::Config;
-use twemproxy_core::engine::Closed;
 use twemproxy_core::proto::Protocol;
 
-use super::client::{MemcacheFrame, RedisFrame, memcache_store, redis_store};
-use super::plan::Faults;
-use super::words::{memcache_writes, redis_writes};
-use super::world::{Event, LinkPhase, World};
-use crate::model::{memcache, redis};
-
-/// What a redis server in trouble says.
-pub(super) const SICK_REDIS: &str = "-LOADING simulated";
-/// What a memcached server in trouble says.
-pub(super) const SICK_MEMCACHE: &str = "SERVER_ERROR out of memory";
-/// What a liar says to a redis client.
-pub(super) const LIE_REDIS: &str = "+LIE";
-/// What a liar says to a memcached client.
-pub(super) const LIE_MEMCACHE: &str = "VERSION lie";
-/// An answer that comes before the whole request.
-pub(super) const EARLY_REDIS: &str = "-ERR early";
-/// An answer that comes before the whole request.
-pub(super) const EARLY_MEMCACHE: &str = "SERVER_ERROR early";
+use super::client::{memcache_store, redis_store};
+use super::mischief::{Excuse, SICK_MEMCACHE, SICK_REDIS};
+use super::plan::Plan;
+use super::words::{flush_write, memcache_writes, redis_writes};
+use super::world::{Event, Link, LinkPhase, World};
+use crate::model::memcache::{self, Frame as MemcacheFrame};
+use crate::model::redis::{self, Frame as RedisFrame};
 
 #[derive(Debug)]
 enum Store {
     Redis(redis::Store),
     Memcache(memcache::Store),
-}
-
-/// Why a client may be told an error.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Excuse {
-    Lost(Closed),
-    Lied,
-    Sick,
 }
 
 /// One server.
@@ -45,11 +24,17 @@ pub(super) struct ServerState {
     pub(super) position: usize,
     store: Store,
     password: Option<Box<[u8]>>,
+    /// It wants no password, and says so.
+    is_open: bool,
     db: u32,
     /// The engine said that it took the server off the ring, and has not put it back.
     pub(super) is_ejected: bool,
+    /// It takes no connection before.
+    pub(super) dead_until: u64,
     /// With the step at which it happened.
     pub(super) excuses: Vec<(u64, Excuse)>,
+    /// What those who waited for a connection were told, and how long others may be told the same.
+    pub(super) last_words: Vec<(u64, Excuse)>,
     /// Client requests received whole, and their bytes.
     pub(super) requests: u64,
     pub(super) request_bytes: u64,
@@ -61,38 +46,49 @@ pub(super) struct ServerConn {
     pub(super) server: usize,
     pub(super) link: usize,
     inbox: Vec<u8>,
+    /// Bytes of the requests that have come whole.
+    heard: u64,
     /// AUTH and SELECT have come, where they must.
-    handshakes: usize,
+    pub(super) handshakes: usize,
+    /// Where the answers to them end in the stream to the proxy.
+    pub(super) greeting_end: u64,
     /// Opened to ask an ejected server whether it is well.
     pub(super) is_probe: bool,
     /// Something was said here that was no true answer.
     pub(super) lied: bool,
-    /// Nothing true is said here any more.
-    poisoned: bool,
+    /// Why nobody is served here, as the server said.
+    pub(super) refusal: Option<&'static str>,
+    /// Nothing true is said here any more: where in the stream to the proxy the first answer too many
+    /// ends.
+    pub(super) stray_end: Option<u64>,
     /// Nothing is said here any more.
-    mute: bool,
+    pub(super) mute: bool,
     /// The next request has been answered.
-    answered_early: bool,
+    pub(super) answered_early: bool,
     /// No request is read any more.
-    closing: bool,
+    pub(super) closing: bool,
 }
 
 impl ServerState {
-    pub(super) fn all(config: &Config) -> Vec<Self> {
-        let pools = config.pools.iter().enumerate();
+    pub(super) fn all(plan: &Plan) -> Vec<Self> {
+        let pools = plan.config.pools.iter().enumerate();
+        let large = plan.manners.gorge;
         pools
             .flat_map(|(index, pool)| {
                 (0..pool.servers.len()).map(move |position| Self {
                     pool: index,
                     position,
                     store: match pool.protocol {
-                        Protocol::Redis => Store::Redis(redis_store()),
-                        Protocol::Memcache => Store::Memcache(memcache_store()),
+                        Protocol::Redis => Store::Redis(redis_store(large)),
+                        Protocol::Memcache => Store::Memcache(memcache_store(large)),
                     },
                     password: pool.redis_auth.clone(),
+                    is_open: plan.open_servers,
                     db: pool.redis_db,
                     is_ejected: false,
+                    dead_until: 0,
                     excuses: Vec::new(),
+                    last_words: Vec::new(),
                     requests: 0,
                     request_bytes: 0,
                 })
@@ -108,26 +104,39 @@ impl ServerConn {
             is_probe,
             link: 0,
             inbox: Vec::new(),
+            heard: 0,
             handshakes: 0,
+            greeting_end: 0,
             lied: false,
-            poisoned: false,
+            refusal: None,
+            stray_end: None,
             mute: false,
             answered_early: false,
             closing: false,
         }
     }
 
-    /// Whether true answers can be had here again.
+    /// Bytes of the requests that have come whole.
+    pub(super) const fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Whether the proxy has read the answers to AUTH and SELECT.
+    pub(super) const fn is_greeted(&self, link: &Link) -> bool {
+        self.greeting_end > 0 && link.up.taken() >= self.greeting_end
+    }
+
+    /// Whether true answers can be had here no more.
     pub(super) const fn is_broken(&self) -> bool {
-        self.lied && self.poisoned || self.mute || self.closing
+        self.stray_end.is_some() || self.mute || self.closing || self.refusal.is_some()
     }
 }
 
 /// One request as a server understands it.
-struct Heard {
+pub(super) struct Heard {
     len: usize,
-    reply: Vec<u8>,
-    is_handshake: bool,
+    pub(super) reply: Vec<u8>,
+    pub(super) is_handshake: bool,
 }
 
 impl World {
@@ -183,19 +192,24 @@ impl World {
             }
         }
         inbox.drain(..done);
-        self.conns[at].inbox = inbox;
+        let conn = &mut self.conns[at];
+        conn.inbox = inbox;
+        conn.heard += u64::try_from(done).expect("a length");
     }
 
     /// Reads and executes one request; with `skips` only reads it. `None`: it goes on.
     fn hear(&mut self, at: usize, bytes: &[u8], skips: bool) -> Option<Heard> {
         let server = self.conns[at].server;
         match self.servers[server].store {
-            Store::Redis(_) => match redis::request(bytes) {
+            Store::Redis(_) => match redis_request(bytes) {
                 RedisFrame::Array { words, len } => Some(self.obey_redis(at, &words, len, skips)),
                 RedisFrame::Unfinished => None,
                 other => panic!("the proxy sent a redis server {other:?}: {bytes:?}"),
             },
             Store::Memcache(_) => {
+                if let Some(heard) = self.obey_flush(at, bytes) {
+                    return heard;
+                }
                 for (request, reply) in [
                     (b"verbosity 1\r\n".as_slice(), b"OK\r\n".as_slice()),
                     (b"version\r\n", b"VERSION 1.6.18\r\n"),
@@ -224,21 +238,11 @@ impl World {
     }
 
     fn obey_redis(&mut self, at: usize, words: &[Vec<u8>], len: usize, skips: bool) -> Heard {
-        let conn = &mut self.conns[at];
-        let server = &mut self.servers[conn.server];
-        let password = server.password.as_deref();
-        let expected = usize::from(password.is_some()) + usize::from(server.db > 0);
-        if conn.handshakes < expected {
-            let wanted = if conn.handshakes == 0 && password.is_some() {
-                vec![b"AUTH".to_vec(), password.unwrap_or_default().to_vec()]
-            } else {
-                vec![b"SELECT".to_vec(), server.db.to_string().into_bytes()]
-            };
-            assert_eq!(words, wanted, "AUTH, then SELECT, then requests");
-            conn.handshakes += 1;
+        if self.conns[at].handshakes < self.handshakes_of(at) {
+            let reply = self.greet(at, words);
             return Heard {
                 len,
-                reply: b"+OK\r\n".to_vec(),
+                reply: format!("{reply}\r\n").into_bytes(),
                 is_handshake: true,
             };
         }
@@ -249,8 +253,10 @@ impl World {
                 is_handshake: true,
             };
         }
+        let refusal = self.conns[at].refusal;
+        assert_eq!(refusal, None, "who was refused asks nothing but a probe");
         let reply = if skips || self.is_sick(at) {
-            format!("{SICK_REDIS}\r\n").into_bytes()
+            [SICK_REDIS.as_bytes(), b"\r\n"].concat()
         } else {
             self.executes(at, &redis_writes(words));
             let server = self.conns[at].server;
@@ -266,6 +272,63 @@ impl World {
         }
     }
 
+    /// AUTH and SELECT come first, in this order.
+    fn greet(&mut self, at: usize, words: &[Vec<u8>]) -> &'static str {
+        let conn = &mut self.conns[at];
+        let server = &self.servers[conn.server];
+        let is_auth = conn.handshakes == 0 && server.password.is_some();
+        let wanted = match &server.password {
+            Some(password) if is_auth => vec![b"AUTH".to_vec(), password.to_vec()],
+            _ => vec![b"SELECT".to_vec(), server.db.to_string().into_bytes()],
+        };
+        assert_eq!(words, wanted, "AUTH, then SELECT, then requests");
+        conn.handshakes += 1;
+        if let Some(refusal) = conn.refusal {
+            return refusal;
+        }
+        let is_open = server.is_open;
+        if let Some(refusal) = self.refuse(at, is_auth) {
+            return refusal;
+        }
+        if is_auth && is_open {
+            // In the words of old servers and of new ones.
+            return self.dice.pick(&[
+                "-ERR Client sent AUTH, but no password is set",
+                "-ERR AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?",
+            ]);
+        }
+        "+OK"
+    }
+
+    /// A flush is for every server. With a delay nothing happens before the world ends; the delay
+    /// names the request.
+    fn obey_flush(&mut self, at: usize, bytes: &[u8]) -> Option<Option<Heard>> {
+        if !bytes.starts_with(b"flush_all") {
+            return None;
+        }
+        let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else {
+            return Some(None);
+        };
+        let mut words: Vec<_> = bytes[..end].split(|&byte| byte == b' ').collect();
+        let noreply = words.pop_if(|word| *word == b"noreply").is_some();
+        let server = self.conns[at].server;
+        match words[1..] {
+            [] => self.servers[server].store = Store::Memcache(memcache::Store::default()),
+            [delay] => self.executes(at, &[flush_write(server, delay)]),
+            _ => panic!("no flush: {}", bytes[..end].escape_ascii()),
+        }
+        Some(Some(Heard {
+            len: end + 2,
+            reply: if noreply {
+                Vec::new()
+            } else {
+                b"OK\r\n".to_vec()
+            },
+            is_handshake: false,
+        }))
+    }
+
     fn obey_memcache(
         &mut self,
         at: usize,
@@ -275,7 +338,7 @@ impl World {
         skips: bool,
     ) -> Heard {
         let reply = if skips || (!noreply && self.is_sick(at)) {
-            format!("{SICK_MEMCACHE}\r\n").into_bytes()
+            [SICK_MEMCACHE.as_bytes(), b"\r\n"].concat()
         } else {
             self.executes(at, &memcache_writes(words, data));
             let server = self.conns[at].server;
@@ -303,145 +366,17 @@ impl World {
         }
     }
 
-    fn is_sick(&mut self, at: usize) -> bool {
-        let is_sick = self.faults_of(at).is_some_and(|faults| {
-            let sick = faults.sick;
-            self.dice.chance(sick)
-        });
-        if is_sick {
-            self.excuse(self.conns[at].server, Excuse::Sick);
-        }
-        is_sick
-    }
-
-    /// What may go wrong on a connection now.
-    fn faults_of(&self, at: usize) -> Option<Faults> {
-        (self.is_stormy && !self.plan.calm && self.is_open(at)).then(|| self.plan.faults.clone())
-    }
-
-    fn is_open(&self, at: usize) -> bool {
+    pub(super) fn is_open(&self, at: usize) -> bool {
         self.links[self.conns[at].link].phase == LinkPhase::Open
     }
 
-    /// A part of a request is there: some servers have seen enough.
-    fn maybe_answer_early(&mut self, at: usize, part: &[u8]) {
-        let Some(faults) = self.faults_of(at) else {
-            return;
-        };
-        let conn = &self.conns[at];
-        if conn.answered_early || conn.is_broken() || conn.handshakes < self.handshakes_of(at) {
-            return;
-        }
-        let is_redis = matches!(self.servers[conn.server].store, Store::Redis(_));
-        // The answer must be owed: a noreply request shows only in the end of its line.
-        if !is_redis && !part.starts_with(b"get ") {
-            return;
-        }
-        if !self.dice.chance(faults.early) {
-            return;
-        }
-        let text = if is_redis {
-            EARLY_REDIS
-        } else {
-            EARLY_MEMCACHE
-        };
-        let conn = &mut self.conns[at];
-        conn.answered_early = true;
-        conn.lied = true;
-        let link = conn.link;
-        self.tell(|| format!("link {link}: an early answer"));
-        self.say(at, format!("{text}\r\n").as_bytes(), 0);
-    }
-
-    fn handshakes_of(&self, at: usize) -> usize {
+    pub(super) fn handshakes_of(&self, at: usize) -> usize {
         let server = &self.servers[self.conns[at].server];
         usize::from(server.password.is_some()) + usize::from(server.db > 0)
     }
 
-    /// Sends the reply to one request, or what a fault makes of it.
-    fn answer(&mut self, at: usize, heard: Heard) {
-        if self.conns[at].mute {
-            return;
-        }
-        let is_redis = matches!(self.servers[self.conns[at].server].store, Store::Redis(_));
-        let lie = if is_redis { LIE_REDIS } else { LIE_MEMCACHE };
-        let lie = format!("{lie}\r\n").into_bytes();
-        if self.conns[at].poisoned {
-            self.say(at, &lie, 0);
-            return;
-        }
-        let Some(faults) = self.faults_of(at).filter(|_| !heard.is_handshake) else {
-            self.say(at, &heard.reply, 0);
-            return;
-        };
-        let link = self.conns[at].link;
-        if self.dice.chance(faults.garbage) {
-            self.tell(|| format!("link {link}: garbage"));
-            self.conns[at].lied = true;
-            self.conns[at].mute = true;
-            let garbage = self.dice.pick(&[
-                b"HTTP/1.1 400 Bad Request\r\n".as_slice(),
-                b"\0\0\0\0",
-                b"$-7\r\n",
-                b"VALUE x y z\r\n",
-            ]);
-            self.say(at, garbage, 0);
-            return;
-        }
-        if self.dice.chance(faults.mute) {
-            self.tell(|| format!("link {link}: silence"));
-            self.conns[at].mute = true;
-            return;
-        }
-        let late = if self.dice.chance(faults.slow) {
-            let pool = self.servers[self.conns[at].server].pool;
-            let timeout = self.plan.config.pools[pool].timeout;
-            let longest = timeout.map_or(100_000, |timeout| 3 * timeout.0);
-            self.dice.micros(longest)
-        } else {
-            0
-        };
-        self.say(at, &heard.reply, late);
-        if self.dice.chance(faults.extra) {
-            self.tell(|| format!("link {link}: one answer too many"));
-            self.conns[at].lied = true;
-            self.conns[at].poisoned = true;
-            self.say(at, &lie, 0);
-        }
-        self.maybe_break(at, &faults);
-    }
-
-    /// The connection itself may come to harm.
-    fn maybe_break(&mut self, at: usize, faults: &Faults) {
-        let link = self.conns[at].link;
-        if self.dice.chance(faults.reset) {
-            self.conns[at].closing = true;
-            let reason = self.dice.pick(&[2, 4, 14]);
-            let arrival = self.after_way();
-            self.at(arrival, Event::Lost(link, reason));
-        } else if self.dice.chance(faults.eof) {
-            self.tell(|| format!("link {link}: the server closes in order"));
-            self.conns[at].closing = true;
-            let arrival = self.after_way();
-            let arrival = self.links[link].up.finish(arrival);
-            self.at(arrival, Event::Arrive(link));
-        } else if self.dice.chance(faults.stall) {
-            let until = self.now + self.dice.micros(1_500_000);
-            let is_up = self.dice.chance(500);
-            self.tell(|| format!("link {link}: stands still (up: {is_up}) until {until}"));
-            let pipe = &mut self.links[link];
-            if is_up {
-                pipe.up.stall(until);
-                self.at(until, Event::Arrive(link));
-            } else {
-                pipe.down.stall(until);
-                self.at(until, Event::Deliver(link));
-            }
-        }
-    }
-
     /// Bytes leave for the proxy.
-    fn say(&mut self, at: usize, bytes: &[u8], late: u64) {
+    pub(super) fn say(&mut self, at: usize, bytes: &[u8], late: u64) {
         if bytes.is_empty() || !self.is_open(at) {
             return;
         }
@@ -458,4 +393,41 @@ impl World {
             rest = &rest[len..];
         }
     }
+}
+
+/// Reads a request in the one form in which the proxy sends all of them; the model, which is slow,
+/// judges the others.
+fn redis_request(bytes: &[u8]) -> RedisFrame {
+    plain_request(bytes).unwrap_or_else(|| redis::request(bytes))
+}
+
+fn plain_request(bytes: &[u8]) -> Option<RedisFrame> {
+    let mut at = 0;
+    let count = header(bytes, b'*', &mut at)?;
+    let mut words = Vec::with_capacity(count.min(64));
+    for _ in 0..count {
+        let len = header(bytes, b'$', &mut at)?;
+        let word = bytes.get(at..at + len)?;
+        if bytes.get(at + len..at + len + 2)? != b"\r\n" {
+            return None;
+        }
+        words.push(word.to_vec());
+        at += len + 2;
+    }
+    (count > 0).then_some(RedisFrame::Array { words, len: at })
+}
+
+/// A header line of up to 7 digits without leading zeros.
+fn header(bytes: &[u8], kind: u8, at: &mut usize) -> Option<usize> {
+    let (&first, rest) = bytes.get(*at..)?.split_first()?;
+    let digits = rest.iter().take(8).take_while(|byte| byte.is_ascii_digit());
+    let len = digits.count();
+    let is_canonical = len == 1 || rest.first() != Some(&b'0');
+    let is_plain = first == kind && (1..8).contains(&len) && is_canonical;
+    if !is_plain || rest.get(len..len + 2)? != b"\r\n" {
+        return None;
+    }
+    *at += 1 + len + 2;
+    let digits = rest[..len].iter().map(|digit| usize::from(digit - b'0'));
+    Some(digits.fold(0, |number, digit| number * 10 + digit))
 }

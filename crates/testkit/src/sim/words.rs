@@ -4,6 +4,30 @@
 //! and its own length. So a reply can be checked by itself: a byte that belongs to anybody else
 //! shows, even where faults make it uncertain which of its own values a client must see.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// A set of [`fingerprint`]s. They are hashes already.
+pub(super) type Fingerprints = HashSet<u64, BuildHasherDefault<AsItIs>>;
+
+/// Hashes a hash.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("fingerprints are numbers");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Names one write so that its execution can be counted: what was done to which key with what.
 pub(super) fn fingerprint(verb: &[u8], key: &[u8], value: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -35,13 +59,18 @@ pub(super) fn redis_writes(words: &[Vec<u8>]) -> Vec<u64> {
 /// The writes of a memcached request.
 pub(super) fn memcache_writes(words: &[Vec<u8>], data: &[u8]) -> Vec<u64> {
     match words[0].as_slice() {
-        b"set" | b"add" | b"replace" | b"append" | b"prepend" => {
+        b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => {
             vec![fingerprint(&words[0], &words[1], data)]
         }
         b"delete" => vec![fingerprint(&words[0], &words[1], b"")],
         b"incr" | b"touch" => vec![fingerprint(&words[0], &words[1], &words[2])],
         _ => Vec::new(),
     }
+}
+
+/// The flush with this delay as one server executes it.
+pub(super) fn flush_write(server: usize, delay: &[u8]) -> u64 {
+    fingerprint(b"flush_all", server.to_string().as_bytes(), delay)
 }
 
 /// The value that request `seq` writes to `key`, padded with `fill` bytes.

@@ -1,12 +1,11 @@
-//! The world around one engine: virtual time, connections, and the part of the shell.
+//! The world around the engines: virtual time, events, connections, and the way the world ends.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use twemproxy_core::engine::{Action, Closed, Engine};
-use twemproxy_core::ids::{ConnId, ServerConnId, ServerIdx};
-use twemproxy_core::limits::READS_PER_TICK;
+use twemproxy_core::engine::{Closed, HealthOwner};
+use twemproxy_core::ids::ConnId;
 use twemproxy_core::time::Micros;
 
 use super::client::Client;
@@ -15,9 +14,12 @@ use super::oracle::PoolView;
 use super::pipe::Pipe;
 use super::plan::Plan;
 use super::server::{ServerConn, ServerState};
+use super::words::Fingerprints;
+use super::worker::Worker;
 
-/// Actions one tick may ask for.
-const ACTIONS_MAX: usize = 50_000;
+/// What one tick adds to the work that looking the engine over may take, in requests in flight: the
+/// more there is to look at, the less often it happens, so that it costs the same everywhere.
+const LOOK_PER_TICK: usize = 24;
 /// Lines of the story kept for a failure.
 const STORY_MAX: usize = 80;
 
@@ -38,6 +40,10 @@ pub(super) enum Event {
     Lost(usize, usize),
     /// Somebody connects to a pool.
     Spawn(usize),
+    /// A worker's report reaches the owner of the servers' health.
+    Report(usize),
+    /// Mail of the owner reaches a worker.
+    Mail(usize),
     /// Only time passes.
     Nothing,
 }
@@ -60,6 +66,8 @@ pub(super) enum Peer {
 /// One connection of the proxy.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// Whose it is.
+    pub(super) worker: usize,
     pub(super) id: ConnId,
     pub(super) peer: Peer,
     pub(super) phase: LinkPhase,
@@ -75,12 +83,16 @@ pub(super) struct Link {
     pub(super) ended: bool,
     /// When bytes last reached the proxy.
     pub(super) last_arrival: u64,
+    /// When bytes last left it.
+    pub(super) last_departure: u64,
 }
 
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) dice: Dice,
-    pub(super) engine: Engine,
+    pub(super) workers: Vec<Worker>,
+    /// Of the servers' health, if there are several workers.
+    pub(super) owner: Option<HealthOwner>,
     pub(super) now: u64,
     pub(super) step: u64,
     pub(super) links: Vec<Link>,
@@ -90,24 +102,28 @@ pub(super) struct World {
     pub(super) pools: Vec<PoolView>,
     /// Requests the clients may still send.
     pub(super) budget: u32,
+    /// Requests in flight.
+    pub(super) owed: usize,
     /// Requests answered.
     pub(super) answered: u64,
     /// Faults happen.
     pub(super) is_stormy: bool,
     /// No error is acceptable, whatever happened before.
     pub(super) is_strict: bool,
+    /// The last questions are being asked.
+    pub(super) is_last: bool,
     /// Fingerprints of the writes that servers executed.
-    pub(super) executed: HashSet<u64>,
+    pub(super) executed: Fingerprints,
     /// What happened, for a failure; `None` if nobody will ask.
     pub(super) story: Option<Vec<String>>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     next_order: u64,
-    by_id: BTreeMap<ConnId, usize>,
-    /// Server connections that the engine would not read: it must be about to close them.
-    unread: Vec<usize>,
-    /// Connections lost since the last tick ended.
-    just_lost: Vec<ConnId>,
-    unsettled: bool,
+    /// Server connections that are to be closed before the tick ends, and why.
+    pub(super) condemned: Vec<(usize, &'static str)>,
+    /// A worker is busy.
+    pub(super) is_unsettled: bool,
+    /// Work saved up for looking the engines over.
+    look: usize,
 }
 
 impl World {
@@ -116,9 +132,10 @@ impl World {
         let plan = Plan::draw(&mut dice);
         let config = Arc::new(plan.config.clone());
         let pools: Vec<_> = PoolView::all(&config);
-        let servers = ServerState::all(&config);
+        let servers = ServerState::all(&plan);
         Self {
-            engine: Engine::new(config, dice.seed()),
+            workers: Worker::all(plan.engines, &config, &mut dice),
+            owner: (plan.engines > 1).then(|| HealthOwner::new(&config)),
             now: 1_000_000,
             step: 0,
             links: Vec::new(),
@@ -127,17 +144,18 @@ impl World {
             servers,
             pools,
             budget: plan.manners.requests,
+            owed: 0,
             answered: 0,
             is_stormy: true,
             is_strict: plan.calm,
-            executed: HashSet::new(),
+            is_last: false,
+            executed: Fingerprints::default(),
             story: with_story.then(Vec::new),
             events: BinaryHeap::new(),
             next_order: 0,
-            by_id: BTreeMap::new(),
-            unread: Vec::new(),
-            just_lost: Vec::new(),
-            unsettled: true,
+            condemned: Vec::new(),
+            is_unsettled: true,
+            look: 0,
             dice,
             plan,
         }
@@ -145,7 +163,9 @@ impl World {
 
     /// The whole life of this world.
     pub(super) fn run(&mut self) {
-        self.engine.start(Micros(self.now));
+        for worker in &mut self.workers {
+            worker.engine.start(Micros(self.now));
+        }
         for _ in 0..self.plan.manners.clients {
             let pool = self.dice.upto(self.pools.len() - 1);
             let at = self.now + self.dice.micros(2_000);
@@ -170,7 +190,7 @@ impl World {
     /// Time passes until `done`, or until nothing more will ever happen.
     pub(super) fn go(&mut self, done: impl Fn(&Self) -> bool) {
         loop {
-            if self.unsettled && !self.shell_goes_on() {
+            if self.is_unsettled && !self.shell_goes_on() {
                 self.settle();
                 if done(self) {
                     return;
@@ -194,12 +214,13 @@ impl World {
     /// The next event or deadline. Returns false if there is none.
     fn advance(&mut self) -> bool {
         let event_at = self.events.peek().map(|Reverse((at, _, _))| *at);
-        let alarm_at = self.engine.poll_timeout().map(|at| at.0);
+        let alarm = self.next_alarm();
+        let alarm_at = alarm.map(|(at, _)| at);
         let Some(at) = event_at.into_iter().chain(alarm_at).min() else {
             return false;
         };
         if at > self.now {
-            if self.unsettled {
+            if self.is_unsettled {
                 self.settle();
                 return true;
             }
@@ -209,18 +230,12 @@ impl World {
             }
         }
         self.step += 1;
-        self.unsettled = true;
-        let is_alarm_due = alarm_at.is_some_and(|at| at <= self.now);
+        let due = alarm.filter(|(at, _)| *at <= self.now);
         let is_event_due = event_at.is_some_and(|at| at <= self.now);
-        if is_alarm_due && (!is_event_due || self.dice.chance(500)) {
-            self.tell(|| "the engine looks at its deadlines".into());
-            self.engine.handle_timeout(Micros(self.now));
-            let next = self.engine.poll_timeout();
-            assert!(
-                next.is_none_or(|next| next.0 > self.now),
-                "poll_timeout advances: {next:?} at {}",
-                self.now
-            );
+        if let Some((_, who)) = due
+            && (!is_event_due || self.dice.chance(500))
+        {
+            self.ring(who);
         } else if let Some(Reverse((_, _, event))) = self.events.pop() {
             self.happen(event);
         }
@@ -244,6 +259,8 @@ impl World {
             Event::Connected(link) => self.connected(link),
             Event::Lost(link, reason) => self.lose(link, Closed::ALL[reason]),
             Event::Spawn(pool) => self.spawn(pool),
+            Event::Report(worker) => self.read_report(worker),
+            Event::Mail(worker) => self.read_mail(worker),
             Event::Nothing => {}
         }
     }
@@ -269,256 +286,29 @@ impl World {
         }
     }
 
-    /// The end of a tick: everything the engine asks for is done, then it is looked over.
+    /// The end of a tick of all workers that have been told something.
     pub(super) fn settle(&mut self) {
-        self.unsettled = false;
-        let mut actions = 0;
-        while let Some(action) = self.engine.poll_action() {
-            self.perform(action);
-            actions += 1;
-            assert!(actions < ACTIONS_MAX, "a tick ends");
+        self.look += LOOK_PER_TICK;
+        // Who takes notes wants to know the very tick.
+        let looks = self.look >= self.owed || self.story.is_some();
+        if looks {
+            self.look = 0;
         }
-        self.just_lost.clear();
-        for at in self.unread.drain(..) {
-            assert_eq!(
-                self.links[at].phase,
-                LinkPhase::Closed,
-                "a server connection is never left unread"
-            );
+        for at in 0..self.workers.len() {
+            if !std::mem::take(&mut self.workers[at].is_busy) {
+                continue;
+            }
+            self.finish_tick(at);
+            self.post_reports(at);
+            if looks {
+                self.workers[at].engine.check_invariants();
+            }
         }
-        self.engine.check_invariants();
+        self.is_unsettled = false;
+        for (link, why) in self.condemned.drain(..) {
+            assert_eq!(self.links[link].phase, LinkPhase::Closed, "{why}");
+        }
         self.check_gauges();
-    }
-
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::Connect { conn, server } => self.connect(conn, server),
-            Action::Flush(id) => {
-                if let Some(link) = self.link_of(id)
-                    && !self.links[link].write_blocked
-                {
-                    self.flush(link);
-                }
-            }
-            Action::ResumeRead(id) => {
-                if let Some(link) = self.link_of(id)
-                    && self.links[link].read_blocked
-                {
-                    self.links[link].read_blocked = false;
-                    self.at(self.now, Event::Arrive(link));
-                }
-            }
-            Action::Close(id) => self.close(id),
-            Action::Notice(notice) => self.notice(notice),
-        }
-    }
-
-    /// The link of a connection that the engine names; `None` if it was lost in this very tick, after
-    /// the engine had made up its mind.
-    pub(super) fn link_of(&self, id: ConnId) -> Option<usize> {
-        let link = self.by_id.get(&id).copied();
-        assert!(
-            link.is_some() || self.just_lost.contains(&id),
-            "the engine names {id:?}, which does not exist"
-        );
-        link
-    }
-
-    pub(super) fn new_link(&mut self, id: ConnId, peer: Peer, phase: LinkPhase) -> usize {
-        let capacity = self.plan.net.capacity;
-        self.links.push(Link {
-            id,
-            peer,
-            phase,
-            up: Pipe::new(usize::MAX),
-            down: Pipe::new(capacity),
-            read_blocked: false,
-            write_blocked: false,
-            ended: false,
-            last_arrival: self.now,
-        });
-        let link = self.links.len() - 1;
-        let before = self.by_id.insert(id, link);
-        assert!(before.is_none(), "a connection's id is its own");
-        link
-    }
-
-    /// The engine wants a connection to a server.
-    fn connect(&mut self, id: ServerConnId, server: ServerIdx) {
-        let is_probe = self.servers[server.index()].is_ejected;
-        self.conns.push(ServerConn::new(server.index(), is_probe));
-        let conn = self.conns.len() - 1;
-        let link = self.new_link(id.into(), Peer::Server(conn), LinkPhase::Connecting);
-        self.conns[conn].link = link;
-        self.tell(|| format!("link {link}: to server {}", server.0));
-        let faults = if self.is_stormy {
-            self.plan.faults.clone()
-        } else {
-            super::plan::Faults::default()
-        };
-        let at = self.after_way();
-        if self.dice.chance(faults.refuse) {
-            let reason = 1 + self.dice.upto(10);
-            self.at(at, Event::Lost(link, reason));
-        } else if !self.dice.chance(faults.hang) {
-            if at == self.now {
-                self.connected(link);
-            } else {
-                self.at(at, Event::Connected(link));
-            }
-        }
-    }
-
-    pub(super) fn connected(&mut self, link: usize) {
-        if self.links[link].phase != LinkPhase::Connecting {
-            return;
-        }
-        self.links[link].phase = LinkPhase::Open;
-        let ConnId::Server(id) = self.links[link].id else {
-            unreachable!("only server connections are made by the proxy");
-        };
-        self.engine.handle_connected(id, Micros(self.now));
-    }
-
-    /// Bytes of a peer can be read: the shell reads as often as one tick allows.
-    fn arrive(&mut self, at: usize) {
-        for _ in 0..READS_PER_TICK {
-            let link = &mut self.links[at];
-            if link.phase != LinkPhase::Open || link.read_blocked {
-                return;
-            }
-            let available = link.up.readable(self.now).len();
-            if available == 0 {
-                if link.up.is_finished(self.now) && !link.ended {
-                    self.end_input(at);
-                }
-                return;
-            }
-            let space = self.engine.recv_space(link.id);
-            if space.is_empty() {
-                match link.peer {
-                    Peer::Client(_) => link.read_blocked = true,
-                    Peer::Server(_) => self.unread.push(at),
-                }
-                return;
-            }
-            let mut len = space.len().min(available);
-            if self.dice.chance(self.plan.net.cut) {
-                len = 1 + self.dice.upto(len - 1);
-            }
-            space[..len].copy_from_slice(&link.up.readable(self.now)[..len]);
-            link.up.took(len);
-            link.last_arrival = self.now;
-            let (id, peer) = (link.id, link.peer);
-            if let Peer::Server(conn) = peer {
-                self.excuse_lies(conn);
-            }
-            self.engine.recv_commit(id, len, Micros(self.now));
-        }
-        self.at(self.now, Event::Arrive(at));
-    }
-
-    /// A read found the end.
-    fn end_input(&mut self, at: usize) {
-        let link = &mut self.links[at];
-        if self.engine.recv_space(link.id).is_empty() && self.dice.chance(500) {
-            // A poller that reports ends by themselves need not wait for room.
-            link.read_blocked = true;
-            return;
-        }
-        link.ended = true;
-        let id = link.id;
-        match link.peer {
-            Peer::Server(_) if self.dice.chance(500) => self.lose(at, Closed::Eof),
-            Peer::Server(conn) => {
-                self.excuse_loss(conn, Closed::Eof);
-                self.engine.handle_read_eof(id, Micros(self.now));
-            }
-            Peer::Client(_) => self.engine.handle_read_eof(id, Micros(self.now)),
-        }
-    }
-
-    /// A connection breaks under the proxy's hands.
-    pub(super) fn lose(&mut self, at: usize, why: Closed) {
-        let link = &mut self.links[at];
-        if link.phase == LinkPhase::Closed {
-            return;
-        }
-        link.phase = LinkPhase::Closed;
-        let (id, peer) = (link.id, link.peer);
-        self.by_id.remove(&id);
-        self.just_lost.push(id);
-        self.tell(|| format!("link {at}: lost, {why:?}"));
-        if let Peer::Server(conn) = peer {
-            self.excuse_loss(conn, why);
-        }
-        self.engine.handle_closed(id, why, Micros(self.now));
-    }
-
-    /// The engine closes a connection.
-    fn close(&mut self, id: ConnId) {
-        let Some(at) = self.link_of(id) else {
-            return;
-        };
-        self.by_id.remove(&id);
-        let arrival = self.after_way();
-        let link = &mut self.links[at];
-        let was_connecting = link.phase == LinkPhase::Connecting;
-        link.phase = LinkPhase::Closed;
-        let arrival = link.down.finish(arrival);
-        let peer = link.peer;
-        self.tell(|| format!("link {at}: closed by the proxy"));
-        self.at(arrival, Event::Deliver(at));
-        if let Peer::Server(conn) = peer {
-            self.check_close_of_server(conn, was_connecting);
-        }
-    }
-
-    /// The proxy writes what fits.
-    fn flush(&mut self, at: usize) {
-        loop {
-            let arrival = self.after_way();
-            let link = &mut self.links[at];
-            if link.phase != LinkPhase::Open {
-                return;
-            }
-            let mut room = link.down.room();
-            if self.dice.chance(self.plan.net.cut) {
-                room = room.min(1 + self.dice.upto(200));
-                link.write_blocked = true;
-            }
-            let mut slices = [&[][..]; 8];
-            let count = self.engine.send_slices(link.id, &mut slices);
-            if count == 0 {
-                link.write_blocked = false;
-                return;
-            }
-            let (mut len, mut arrives_at) = (0, arrival);
-            for slice in &slices[..count] {
-                let taken = &slice[..slice.len().min(room - len)];
-                arrives_at = link.down.write(taken, arrival);
-                len += taken.len();
-            }
-            let id = link.id;
-            if len == 0 {
-                link.write_blocked = true;
-                return;
-            }
-            self.engine.send_commit(id, len, Micros(self.now));
-            self.at(arrives_at, Event::Deliver(at));
-            if self.links[at].write_blocked {
-                self.at(arrival, Event::Writable(at));
-                return;
-            }
-        }
-    }
-
-    /// The peer has read: the proxy may write again.
-    pub(super) fn drained(&mut self, at: usize) {
-        let link = &self.links[at];
-        if link.write_blocked && link.phase == LinkPhase::Open {
-            self.at(self.now, Event::Writable(at));
-        }
     }
 
     /// Bad things end: whatever stands still moves on, and who lied is cut off.

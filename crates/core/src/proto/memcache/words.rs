@@ -28,28 +28,36 @@ impl<'a> Words<'a> {
 impl Iterator for Words<'_> {
     type Item = Span;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Span> {
         let mut at = self.at;
         while self.line.get(at) == Some(&b' ') {
             at += 1;
         }
         let start = at;
-        loop {
-            at = word_end(self.line, at);
-            match self.line.get(at) {
-                None | Some(b' ') => break,
-                Some(_) => {
-                    self.has_control = true;
-                    at += 1;
-                }
-            }
+        at = word_end(self.line, at);
+        if self.line.get(at).is_some_and(|&byte| byte != b' ') {
+            at = self.odd_word_end(at);
         }
         self.at = at;
         (at > start).then(|| Span {
             start: to_u32(start),
             end: to_u32(at),
         })
+    }
+}
+
+impl Words<'_> {
+    /// The end of a word that has a control byte or DEL at `at`.
+    #[cold]
+    fn odd_word_end(&mut self, mut at: usize) -> usize {
+        self.has_control = true;
+        while let Some(byte) = self.line.get(at)
+            && *byte != b' '
+        {
+            at = word_end(self.line, at + 1);
+        }
+        at
     }
 }
 

@@ -157,6 +157,8 @@ impl ResponseParser {
         let len = cr + 2;
         let n = &text[1..cr];
         match kind {
+            // compat: a line feed without its carriage return is passed on. No redis sends one; if
+            // some server does, all who read this connection still agree where the line ends.
             b'+' | b'-' => Line::Scalar(len),
             b':' if scan::canonical_i64(n).is_some() => Line::Scalar(len),
             b'$' | b'*' if n == b"-1" => Line::Scalar(len),

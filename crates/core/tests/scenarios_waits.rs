@@ -1,0 +1,283 @@
+//! Stories about waiting: nobody waits for ever, and nobody who waits is forgotten. A hand-driven
+//! engine in virtual time.
+
+#![allow(dead_code, reason = "the support module serves several test files")]
+
+mod support;
+
+use support::{bulk, cmd, redis, with_timeout};
+use twemproxy_core::config::{Config, PoolConfig};
+use twemproxy_core::engine::{Closed, Notice};
+use twemproxy_core::ids::{ClientId, ServerConnId, ServerIdx};
+use twemproxy_core::limits::{MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT};
+use twemproxy_core::proto::Protocol;
+use twemproxy_core::time::Span;
+use twemproxy_testkit::hand::{Hand, pool};
+
+const SERVER: ServerIdx = ServerIdx(0);
+const QUIET_SET: &[u8] = b"set a 0 0 1 noreply\r\nx\r\n";
+
+/// A memcached server whose connection stands and takes no more bytes.
+fn frozen(config: PoolConfig) -> (Hand, ClientId, ServerConnId) {
+    let mut hand = Hand::new(config);
+    let client = hand.client();
+    hand.send(client, b"get a\r\n");
+    let conn = hand.conn(0);
+    hand.say(conn, b"END\r\n");
+    hand.got(conn);
+    assert_eq!(hand.got(client), "END\r\n");
+    hand.limit_writes(conn, 0);
+    (hand, client, conn)
+}
+
+fn timed_out(hand: &Hand) -> u64 {
+    hand.engine.counters().servers[0].server_timedout.value()
+}
+
+#[test]
+fn a_server_that_takes_nothing_but_noreply_requests_is_given_up_after_a_time_out() {
+    let mut config = with_timeout(pool(Protocol::Memcache, 1), 100);
+    config.auto_eject_hosts = true;
+    config.server_failure_limit = 1;
+    config.server_retry_timeout = Span::from_millis(10_000);
+    let (mut hand, client, conn) = frozen(config);
+    hand.wait_ms(1_000);
+    hand.send(client, QUIET_SET);
+    hand.wait_ms(99);
+    assert!(!hand.is_closed(conn));
+    assert_eq!(timed_out(&hand), 0);
+    hand.wait_ms(1);
+    assert!(hand.is_closed(conn));
+    assert_eq!(timed_out(&hand), 1);
+    assert!(hand.notices.contains(&Notice::ServerTimedOut(SERVER)));
+    assert!(hand.notices.contains(&Notice::Ejected(SERVER)));
+    assert_eq!(hand.engine.held(), 0);
+}
+
+#[test]
+fn clients_that_wait_for_a_frozen_server_go_on_when_it_is_given_up() {
+    let (mut hand, client, _) = frozen(with_timeout(pool(Protocol::Memcache, 1), 100));
+    let many = QUIET_SET.repeat(1_000);
+    while hand.send(client, &many) == many.len() {}
+    assert!(hand.is_read_paused(client));
+    assert!(hand.engine.held() > SERVER_OUTPUT_SOFT);
+    hand.wait_ms(100);
+    assert!(!hand.is_read_paused(client));
+    // What follows goes to a new connection.
+    hand.send(client, b"get b\r\n");
+    hand.say(hand.conn(0), b"END\r\n");
+    assert_eq!(hand.conns_of(0).len(), 2);
+    assert_eq!(hand.got(client), "END\r\n");
+    assert_eq!(timed_out(&hand), 1);
+    assert_eq!(hand.engine.held(), 0);
+}
+
+#[test]
+fn a_server_that_takes_a_little_or_says_something_in_each_time_out_is_kept() {
+    let (mut hand, client, conn) = frozen(with_timeout(pool(Protocol::Memcache, 1), 100));
+    hand.send(client, QUIET_SET);
+    for _ in 0..5 {
+        hand.wait_ms(60);
+        hand.take_more(conn, 1);
+    }
+    assert_eq!(hand.got(conn).len(), 5);
+    // It is asked something, and answers without reading on.
+    hand.unlimit_writes(conn);
+    hand.send(client, &b"get a\r\n".repeat(5));
+    hand.limit_writes(conn, 0);
+    hand.send(client, QUIET_SET);
+    for _ in 0..5 {
+        hand.wait_ms(60);
+        hand.say(conn, b"END\r\n");
+    }
+    assert!(!hand.is_closed(conn));
+    let before = timed_out(&hand);
+    hand.wait_ms(100);
+    assert!(hand.is_closed(conn));
+    assert_eq!(timed_out(&hand), before + 1);
+}
+
+#[test]
+fn what_waits_behind_a_frozen_write_moves_on_and_is_answered() {
+    let (mut hand, client, conn) = frozen(with_timeout(pool(Protocol::Memcache, 1), 100));
+    hand.limit_writes(conn, 4);
+    hand.send(client, b"set a 0 0 1\r\nx\r\n");
+    hand.wait_ms(60);
+    let other = hand.client();
+    hand.send(other, b"get b\r\n");
+    hand.wait_ms(40);
+    // The first one's time is over; the second one's is not, and nothing of it was sent.
+    assert_eq!(hand.got(client), "SERVER_ERROR Connection timed out\r\n");
+    assert!(hand.is_closed(conn));
+    assert_eq!(hand.got(hand.conn(0)), "get b\r\n");
+    hand.say(hand.conn(0), b"END\r\n");
+    assert_eq!(hand.got(other), "END\r\n");
+    assert_eq!(timed_out(&hand), 1);
+    assert_eq!(hand.engine.held(), 0);
+}
+
+// D20
+#[test]
+fn a_drain_answers_clients_that_wait_for_room() {
+    let mut hand = Hand::new(redis(1));
+    let (big, waits) = (hand.client(), hand.client());
+    hand.send(big, cmd("GET a").as_bytes());
+    let conn = hand.conn(0);
+    hand.limit_writes(conn, 0);
+    let set = cmd(&format!("SET k {}", "v".repeat(5_000_000)));
+    hand.send(big, set.as_bytes());
+    hand.send(waits, (cmd("GET b") + &cmd("GET c")).as_bytes());
+    hand.engine.start_drain(hand.now);
+    hand.settle();
+    assert!(!hand.is_closed(waits), "it asked before the drain");
+    hand.unlimit_writes(conn);
+    hand.say(
+        conn,
+        (bulk("a") + "+OK\r\n" + &bulk("b") + &bulk("c")).as_bytes(),
+    );
+    assert_eq!(hand.got(waits), bulk("b") + &bulk("c"));
+    assert!(hand.is_closed(waits) && hand.is_closed(big));
+    assert!(hand.engine.is_drained());
+}
+
+// D20
+#[test]
+fn a_drain_answers_clients_that_wait_for_memory_or_for_their_own_replies() {
+    let mut hand = short_of_memory();
+    let (holder, waits) = (hand.client(), hand.client());
+    hand.send(holder, half_a_request(85_000).as_bytes());
+    hand.send(waits, cmd("GET a").as_bytes());
+    hand.engine.start_drain(hand.now);
+    hand.settle();
+    // Half a request is not finished by a drain, and gives its memory back.
+    assert!(hand.is_closed(holder) && !hand.is_closed(waits));
+    hand.say(hand.conn(0), bulk("a").as_bytes());
+    assert_eq!(hand.got(waits), bulk("a"));
+    assert!(hand.engine.is_drained());
+
+    let mut hand = Hand::new(redis(1));
+    let client = hand.client();
+    let count = 5_000;
+    hand.send(client, cmd("GET a").repeat(count).as_bytes());
+    hand.engine.start_drain(hand.now);
+    hand.settle();
+    for _ in 0..count {
+        hand.say(hand.conn(0), b"$-1\r\n");
+    }
+    assert_eq!(hand.got(client), "$-1\r\n".repeat(count));
+    assert!(hand.engine.is_drained());
+}
+
+fn short_of_memory() -> Hand {
+    Hand::with_config(Config {
+        pools: vec![redis(1)],
+        memory_limit: 100_000,
+        ..Config::default()
+    })
+}
+
+fn half_a_request(len: usize) -> String {
+    format!(
+        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n{}",
+        "v".repeat(len)
+    )
+}
+
+/// Shorter by one than the longest wait for memory.
+fn nearly_too_long() -> u64 {
+    MEMORY_WAIT_MAX.0 / 1_000 - 1
+}
+
+// D17
+#[test]
+fn half_requests_do_not_keep_others_waiting_for_ever() {
+    let mut hand = short_of_memory();
+    let (large, small, waits) = (hand.client(), hand.client(), hand.client());
+    hand.send(small, half_a_request(40_000).as_bytes());
+    hand.send(large, half_a_request(45_000).as_bytes());
+    hand.wait_ms(1_000);
+    hand.send(waits, cmd("GET a").as_bytes());
+    // That it grows on does not save it.
+    hand.wait_ms(nearly_too_long());
+    hand.send(large, b"v");
+    assert!(!hand.is_closed(large));
+    hand.wait_ms(1);
+    assert_eq!(hand.got(large), "-ERR out of memory reading request\r\n");
+    assert!(hand.is_closed(large) && !hand.is_closed(small));
+    assert!(hand.notices.contains(&Notice::ClientMemory(large)));
+    hand.say(hand.conn(0), bulk("a").as_bytes());
+    assert_eq!(hand.got(waits), bulk("a"));
+}
+
+// D17
+#[test]
+fn replies_that_are_not_read_do_not_keep_others_waiting_for_ever() {
+    let mut hand = short_of_memory();
+    let (slow, waits) = (hand.client(), hand.client());
+    hand.limit_writes(slow, 0);
+    hand.send(slow, cmd("GET big").as_bytes());
+    hand.say(hand.conn(0), bulk(&"v".repeat(90_000)).as_bytes());
+    hand.send(waits, cmd("GET a").as_bytes());
+    hand.wait_ms(nearly_too_long());
+    assert!(!hand.is_closed(slow));
+    hand.wait_ms(1);
+    assert!(hand.is_closed(slow));
+    hand.say(hand.conn(0), bulk("a").as_bytes());
+    assert_eq!(hand.got(waits), bulk("a"));
+    assert_eq!(hand.engine.held(), 0);
+}
+
+// D17
+#[test]
+fn nobody_is_closed_while_nobody_waits_or_when_memory_comes_back_in_time() {
+    let mut hand = short_of_memory();
+    let mut holder = hand.client();
+    let waits = hand.client();
+    hand.send(holder, half_a_request(85_000).as_bytes());
+    hand.wait_ms(10 * nearly_too_long());
+    // Each wait begins anew.
+    for _ in 0..3 {
+        hand.send(waits, cmd("GET a").as_bytes());
+        hand.wait_ms(nearly_too_long());
+        assert!(!hand.is_closed(holder));
+        hand.breaks(holder, Closed::Reset);
+        hand.say(hand.conn(0), bulk("a").as_bytes());
+        assert_eq!(hand.got(waits), bulk("a"));
+        holder = hand.client();
+        hand.send(holder, half_a_request(85_000).as_bytes());
+    }
+}
+
+// D17
+#[test]
+fn clients_whose_own_waiting_requests_fill_the_memory_go_on() {
+    let mut hand = short_of_memory();
+    let holds = |hand: &mut Hand, len| {
+        let client = hand.client();
+        hand.send(client, half_a_request(len).as_bytes());
+        client
+    };
+    let set = cmd(&format!("SET k {}", "v".repeat(11_950)));
+    let large: Vec<_> = (0..5).map(|_| holds(&mut hand, 16_100)).collect();
+    let (mut small, mut waiting) = (vec![holds(&mut hand, 1_000)], Vec::new());
+    for holder in large {
+        let client = hand.client();
+        hand.send(client, set.as_bytes());
+        waiting.push(client);
+        hand.breaks(holder, Closed::Reset);
+        small.push(holds(&mut hand, 3_900));
+    }
+    let client = hand.client();
+    hand.send(client, set.as_bytes());
+    waiting.push(client);
+    for holder in small {
+        hand.breaks(holder, Closed::Reset);
+    }
+    let held = usize::try_from(hand.engine.held()).unwrap();
+    assert_eq!(held, waiting.len() * set.len(), "nobody else is left");
+    hand.wait_ms(nearly_too_long() + 1);
+    hand.say(hand.conn(0), "+OK\r\n".repeat(waiting.len()).as_bytes());
+    for &client in &waiting {
+        assert_eq!(hand.got(client), "+OK\r\n");
+    }
+}

@@ -79,6 +79,13 @@ pub const FREE_ORDERS_MAX: usize = 64;
 /// See [`FREE_ORDERS_MAX`].
 pub const FREE_ORDER_LEN_MAX: usize = 256;
 
+/// How often memory that is kept for reuse is looked through; what was not needed in between is given
+/// back.
+pub const TIDY_PERIOD: Span = Span::from_millis(1000);
+
+/// Slots of a server connection's pipeline that stay when they are not needed.
+pub const PIPELINE_LEN_MIN: usize = 1024;
+
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
 

@@ -57,6 +57,28 @@ fn a_read_only_request_is_sent_once_more_when_the_server_closes() {
 
 // D13
 #[test]
+fn a_read_only_request_that_left_behind_a_large_value_is_sent_once_more() {
+    let mut hand = Hand::new(redis(1));
+    let (writer, reader) = (hand.client(), hand.client());
+    hand.send(writer, cmd("GET a").as_bytes());
+    hand.say(hand.conn(0), b"$-1\r\n");
+    let first = hand.conn(0);
+    hand.limit_writes(first, 0);
+    hand.send(writer, cmd(&format!("SET a {}", "x".repeat(30_000))).as_bytes());
+    hand.send(reader, cmd("GET b").as_bytes());
+    // Both leave in one write: the value in the buffer it was read into, the other in a chunk.
+    hand.unlimit_writes(first);
+    hand.say(first, b"+OK\r\n");
+    hand.half_closes(first);
+    let second = hand.conn(0);
+    assert_eq!(hand.got(second), cmd("GET b"));
+    hand.say(second, bulk("b").as_bytes());
+    assert_eq!(hand.got(reader), bulk("b"));
+    assert_eq!(hand.engine.held(), 0);
+}
+
+// D13
+#[test]
 fn no_request_is_sent_three_times() {
     let mut hand = Hand::new(redis(1));
     let client = hand.client();

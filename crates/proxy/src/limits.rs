@@ -38,7 +38,7 @@ pub(crate) const LOOKUPS_MAX: usize = 16;
 pub(crate) const TRIM_PERIOD: Duration = Duration::from_secs(2);
 
 /// Bytes of buffers that the engines must have given up since the last time for that.
-pub(crate) const TRIM_AFTER_LEN: u64 = 512 * 1024;
+pub(crate) const TRIM_AFTER_LEN: u64 = 256 * 1024;
 
 /// Lines waiting for the log thread; further lines are dropped and counted.
 pub(crate) const LOG_QUEUE_LEN: usize = 4096;

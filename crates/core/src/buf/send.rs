@@ -16,6 +16,8 @@ use crate::num::to_u64;
 #[derive(Debug, Default)]
 pub struct ChunkPool {
     free: [Vec<Vec<u8>>; CLASSES.len()],
+    /// The fewest that were free since the last [`Self::tidy`]: so many were not needed.
+    least: [usize; CLASSES.len()],
     released: u64,
 }
 
@@ -37,6 +39,9 @@ const CLASSES: [(usize, usize); 3] = [
     (SEND_LARGE_CHUNK_LEN, FREE_LARGE_CHUNKS_MAX),
 ];
 
+/// Bytes of each class that stay free when nobody needs them.
+const TIDY_LEN: usize = 64 * 1024;
+
 impl ChunkSize {
     #[inline]
     const fn class(self) -> usize {
@@ -55,15 +60,22 @@ impl ChunkPool {
     pub fn take(&mut self, size: ChunkSize) -> Vec<u8> {
         let class = size.class();
         let new = || Vec::with_capacity(CLASSES[class].0);
-        let mut chunk = self.free[class].pop().unwrap_or_else(new);
+        let mut chunk = self.pop(class).unwrap_or_else(new);
         chunk.clear();
+        chunk
+    }
+
+    #[inline]
+    fn pop(&mut self, class: usize) -> Option<Vec<u8>> {
+        let chunk = self.free[class].pop();
+        self.least[class] = self.least[class].min(self.free[class].len());
         chunk
     }
 
     /// A block to read into: as long as a large chunk is, all of it in place.
     #[must_use]
     pub fn take_block(&mut self) -> Vec<u8> {
-        let Some(mut block) = self.free[ChunkSize::Large.class()].pop() else {
+        let Some(mut block) = self.pop(ChunkSize::Large.class()) else {
             return vec![0; SEND_LARGE_CHUNK_LEN];
         };
         // Nothing to do if it was one before.
@@ -85,6 +97,27 @@ impl ChunkPool {
         } else {
             self.released += to_u64(capacity);
         }
+    }
+
+    /// Gives back what was not needed since the last call, so that a burst does not cost memory for ever.
+    /// The few kilobytes that any traffic needs stay.
+    pub fn tidy(&mut self) {
+        for (class, (len, _)) in CLASSES.iter().enumerate() {
+            let free = &mut self.free[class];
+            let unneeded = self.least[class].saturating_sub(TIDY_LEN / len);
+            free.truncate(free.len() - unneeded);
+            self.released += to_u64(unneeded * len);
+            self.least[class] = free.len();
+        }
+    }
+
+    /// Whether [`Self::tidy`] may have something to do, now or later.
+    #[inline]
+    #[must_use]
+    pub fn is_untidy(&self) -> bool {
+        let free = self.free.iter().zip(&CLASSES);
+        free.into_iter()
+            .any(|(free, (len, _))| free.len() > TIDY_LEN / len)
     }
 
     /// Bytes that went to the allocator so far because enough were free.
@@ -128,6 +161,19 @@ impl Segment {
     #[must_use]
     pub fn unsent(&self) -> &[u8] {
         &self.bytes[self.start..self.bytes.len() - self.spare]
+    }
+
+    /// Its bytes, sent or not.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.bytes.len() - self.spare
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The whole buffer.
@@ -269,11 +315,11 @@ impl SendQueue {
 
     /// The first `len` bytes were sent.
     pub fn commit(&mut self, len: usize, pool: &mut ChunkPool) {
-        self.commit_with(len, |segment| pool.give(segment));
+        self.commit_with(len, |segment| pool.give(segment.bytes));
     }
 
-    /// The first `len` bytes were sent; `done` gets each buffer of which all bytes were.
-    pub fn commit_with(&mut self, len: usize, mut done: impl FnMut(Vec<u8>)) {
+    /// The first `len` bytes were sent; `done` gets each segment of which all bytes were.
+    pub fn commit_with(&mut self, len: usize, mut done: impl FnMut(Segment)) {
         self.len = self
             .len
             .checked_sub(to_u64(len))
@@ -287,7 +333,7 @@ impl SendQueue {
             }
             left -= unsent;
             let next = self.rest.pop_front().unwrap_or_default();
-            done(mem::replace(&mut self.first, next).bytes);
+            done(mem::replace(&mut self.first, next));
             if self.first.bytes.is_empty() {
                 return;
             }
@@ -436,8 +482,13 @@ mod tests {
         assert_eq!(shown(&queue), expected.concat());
         queue.commit(4, &mut pool);
         assert_eq!(queue.sent_prefix(), [7; 3]);
-        queue.commit(2 * SEND_MOVE_MIN - 3, &mut pool);
+        let mut lens = Vec::new();
+        queue.commit_with(2 * SEND_MOVE_MIN - 3, |segment| {
+            lens.push(segment.len());
+            pool.give(segment.into_bytes());
+        });
         queue.check_invariants();
+        assert_eq!(lens, [SEND_MOVE_MIN, 1, SEND_MOVE_MIN - 1]);
         assert!(queue.is_empty());
         let free = &pool.free[ChunkSize::Large.class()];
         assert!(free.len() == 2 && free.iter().all(|block| block.len() == SEND_LARGE_CHUNK_LEN));
@@ -478,6 +529,30 @@ mod tests {
         assert_eq!(out[1], [2, 2]);
         assert_eq!(queue.slices(10, &mut out), 1);
         assert_eq!(queue.slices(0, &mut out), 0);
+    }
+
+    #[test]
+    fn chunks_that_were_not_needed_for_a_while_are_given_back() {
+        let mut pool = ChunkPool::default();
+        let class = ChunkSize::Medium.class();
+        let all: Vec<_> = (0..10).map(|_| pool.take(ChunkSize::Medium)).collect();
+        for chunk in all {
+            pool.give(chunk);
+        }
+        // All were needed until now.
+        pool.tidy();
+        assert_eq!(pool.free[class].len(), 10);
+        let busy: Vec<_> = (0..3).map(|_| pool.take(ChunkSize::Medium)).collect();
+        for chunk in busy {
+            pool.give(chunk);
+        }
+        assert!(pool.is_untidy());
+        pool.tidy();
+        assert_eq!(pool.free[class].len(), 3 + TIDY_LEN / SEND_CHUNK_LEN);
+        pool.tidy();
+        assert_eq!(pool.free[class].len(), TIDY_LEN / SEND_CHUNK_LEN);
+        assert!(!pool.is_untidy());
+        assert_eq!(pool.released(), to_u64(6 * SEND_CHUNK_LEN));
     }
 
     #[test]

@@ -77,18 +77,31 @@ pub(crate) struct Binding {
 
 /// Empty order queues, kept for clients that need one again: an idle client holds none.
 #[derive(Debug, Default)]
-pub(crate) struct SpareOrders(Vec<VecDeque<Pending>>);
+pub(crate) struct SpareOrders {
+    orders: Vec<VecDeque<Pending>>,
+    /// The fewest there were since the last [`Self::tidy`].
+    least: usize,
+}
 
 impl SpareOrders {
     fn take(&mut self) -> VecDeque<Pending> {
-        self.0.pop().unwrap_or_default()
+        let order = self.orders.pop().unwrap_or_default();
+        self.least = self.least.min(self.orders.len());
+        order
     }
 
     fn give(&mut self, order: VecDeque<Pending>) {
         let is_worth_it = (1..=FREE_ORDER_LEN_MAX).contains(&order.capacity());
-        if is_worth_it && self.0.len() < FREE_ORDERS_MAX {
-            self.0.push(order);
+        if is_worth_it && self.orders.len() < FREE_ORDERS_MAX {
+            self.orders.push(order);
         }
+    }
+
+    /// Gives back those that were not needed since the last call.
+    pub(crate) fn tidy(&mut self) {
+        // The first ones are those that lay longest.
+        self.orders.drain(..self.least);
+        self.least = self.orders.len();
     }
 }
 

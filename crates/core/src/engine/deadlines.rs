@@ -20,6 +20,8 @@ pub(crate) enum Alarm {
     Conn(ServerConnId),
     /// A client that may be idle for too long.
     Client(ClientId),
+    /// Memory kept for reuse is looked through.
+    Tidy,
     /// Clients that may have waited for memory for too long.
     Memory,
 }

@@ -12,6 +12,7 @@ use super::closed::Closed;
 use super::deadlines::Alarm;
 use super::server::{ConnPhase, Origin};
 use crate::ids::{ClientId, ServerConnId};
+use crate::limits::TIDY_PERIOD;
 use crate::time::{Micros, Span};
 
 impl Engine {
@@ -20,8 +21,27 @@ impl Engine {
             match alarm {
                 Alarm::Conn(id) => self.check_conn(id, at),
                 Alarm::Client(id) => self.check_idle(id),
+                Alarm::Tidy => self.tidy(),
                 Alarm::Memory => self.check_memory(),
             }
+        }
+    }
+
+    /// Gives back memory that was not needed since the last time.
+    fn tidy(&mut self) {
+        self.shared.is_tidying = false;
+        self.shared.chunks.tidy();
+        self.shared.orders.tidy();
+        self.upstream.tidy();
+    }
+
+    /// Sees to it that memory which a burst left behind is given back.
+    #[inline]
+    pub(super) fn watch_memory(&mut self) {
+        if !self.shared.is_tidying && self.shared.chunks.is_untidy() {
+            self.shared.is_tidying = true;
+            let at = self.shared.now + TIDY_PERIOD;
+            self.shared.deadlines.arm(at, Alarm::Tidy);
         }
     }
 
@@ -34,6 +54,7 @@ impl Engine {
             .forget_dead(live_count, |alarm| match alarm {
                 Alarm::Conn(id) => conns.get(id).is_some(),
                 Alarm::Client(id) => clients.get(id).is_some(),
+                Alarm::Tidy => true,
                 Alarm::Memory => true,
             });
     }

@@ -288,6 +288,7 @@ impl Engine {
                 }
             } else {
                 self.shared.outbox.is_urgent = false;
+                self.watch_memory();
                 self.counters.released.set(self.shared.chunks.released());
                 return None;
             }

@@ -317,7 +317,7 @@ impl ServerConn {
             // A segment is done with when what was left of it has gone.
             let taken = to_u64(segment.len()) - mem::take(&mut segment_rest);
             end += taken;
-            kept.push(end, segment, pool);
+            kept.push(end, segment.into_bytes(), pool);
         });
         self.sent += to_u64(len);
         self.stuck_since = None;

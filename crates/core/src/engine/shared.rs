@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     pub(crate) deadlines: Deadlines,
     pub(crate) chunks: ChunkPool,
     pub(crate) orders: SpareOrders,
+    /// The alarm that gives back unneeded memory is armed.
+    pub(crate) is_tidying: bool,
     pub(crate) memory: Memory,
     pub(crate) counters: Arc<Counters>,
     /// Where a response is composed before it is copied to where it belongs; empty between uses.
@@ -33,6 +35,7 @@ impl Shared {
             deadlines: Deadlines::default(),
             chunks: ChunkPool::default(),
             orders: SpareOrders::default(),
+            is_tidying: false,
             memory: Memory::new(memory_limit),
             counters,
             reply: Vec::new(),

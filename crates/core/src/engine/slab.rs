@@ -121,6 +121,13 @@ impl<K: Key, T> Slab<K, T> {
         })
     }
 
+    /// Everything stored, by place.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places
+            .iter_mut()
+            .filter_map(|place| place.value.as_mut())
+    }
+
     /// The ids of everything stored, by place.
     pub(crate) fn ids(&self) -> Vec<K> {
         self.iter().map(|(id, _)| id).collect()

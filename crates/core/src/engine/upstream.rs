@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::slab::Slab;
 use crate::counters::Counters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
-use crate::limits::SERVER_OUTPUT_SOFT;
+use crate::limits::{PIPELINE_LEN_MIN, SERVER_OUTPUT_SOFT};
 use crate::num::{to_u32, to_u64};
 use crate::proto::Protocol;
 use crate::proto::redis::local::{write_auth, write_select};
@@ -339,6 +339,16 @@ impl Upstream {
         shared.memory.held -= to_u64(len);
         if !conn.stalled.is_empty() && conn.out.len() <= SERVER_OUTPUT_SOFT / 2 {
             shared.outbox.resume.extend(conn.stalled.drain(..));
+        }
+    }
+
+    /// Gives back half of each pipeline that is mostly empty: after a burst, all of it soon.
+    pub(crate) fn tidy(&mut self) {
+        for conn in self.conns.iter_mut() {
+            let capacity = conn.pipeline.capacity();
+            if capacity > PIPELINE_LEN_MIN && conn.pipeline.len() < capacity / 8 {
+                conn.pipeline.shrink_to(capacity / 2);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::action::{Doom, Notice};
-use super::client::{Client, Pause, Phase};
+use super::client::{Pause, Phase};
 use super::clients::answered;
 use super::forward::{Frame, Stalled};
 use super::{Action, Engine};

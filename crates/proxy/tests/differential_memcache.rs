@@ -1,5 +1,8 @@
 //! Random memcached commands: what one lone memcached says, the proxy says for several.
 
+use std::collections::BTreeSet;
+
+use twemproxy_core::proto::memcache::commands::{COMMANDS as TABLE, Shape};
 use twemproxy_testkit::commands::memcache::Stream;
 use twemproxy_testkit::commands::{Contest, Law, seed};
 use twemproxy_testkit::harness::{Bed, ServerKind};
@@ -48,6 +51,32 @@ fn play(bed: &Bed, seed: u64, client: usize) {
         let replies = contest.ask(&swaps.0, &swaps.1);
         assert_eq!(replies, (b"EXISTS\r\n".to_vec(), b"EXISTS\r\n".to_vec()));
     }
+}
+
+#[test]
+fn the_streams_hold_every_command_that_is_served() {
+    // What a stream cannot hold, and where it is tested instead.
+    const ELSEWHERE: [&str; 2] = [
+        "flush_all", // memcache.rs: would take the other clients' keys
+        "quit",      // memcache.rs: ends the connection
+    ];
+    let drawn: BTreeSet<String> = (0..CLIENTS)
+        .flat_map(|client| Stream::new(0, client).take(COMMANDS / CLIENTS))
+        .filter_map(|command| command.text.split_whitespace().next().map(str::to_owned))
+        .collect();
+    let refused = |shape| {
+        matches!(
+            shape,
+            Shape::Refused | Shape::RefusedQuietly | Shape::RefusedWithBlock
+        )
+    };
+    let missing: BTreeSet<&str> = TABLE
+        .iter()
+        .filter(|command| !refused(command.shape))
+        .map(|command| command.name)
+        .filter(|name| !drawn.contains(*name) && !ELSEWHERE.contains(name))
+        .collect();
+    assert_eq!(missing, BTreeSet::new());
 }
 
 /// The number at the end of the first `VALUE` line.

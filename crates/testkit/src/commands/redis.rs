@@ -4,8 +4,6 @@
 //! keys lie on several servers, while those of one command share a tag unless the command may be
 //! split. Keys are typed by their letter, and now and then a command gets a key of another type.
 
-use std::collections::BTreeSet;
-
 use super::redis_lines::LINES;
 use super::{Command, Law};
 use crate::model::redis::{array_of, split_words};
@@ -195,20 +193,6 @@ fn law_of(template: &str) -> (Law, &str) {
     laws.into_iter()
         .find_map(|(mark, law)| template.strip_prefix(mark).map(|rest| (law, rest)))
         .unwrap_or((Law::Exact, template))
-}
-
-/// The names of all commands that streams consist of, in capitals, with the second word where the
-/// first is only a container.
-#[must_use]
-pub fn names() -> BTreeSet<String> {
-    let templates = LINES.lines().flat_map(|line| line.trim().split(" ; "));
-    templates
-        .filter(|template| !template.is_empty())
-        .flat_map(|template| {
-            let words: Vec<&str> = law_of(template).1.split(' ').collect();
-            [words[0].to_owned(), words[..words.len().min(2)].join(" ")]
-        })
-        .collect()
 }
 
 #[cfg(test)]

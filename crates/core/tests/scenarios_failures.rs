@@ -64,7 +64,10 @@ fn a_read_only_request_that_left_behind_a_large_value_is_sent_once_more() {
     hand.say(hand.conn(0), b"$-1\r\n");
     let first = hand.conn(0);
     hand.limit_writes(first, 0);
-    hand.send(writer, cmd(&format!("SET a {}", "x".repeat(30_000))).as_bytes());
+    hand.send(
+        writer,
+        cmd(&format!("SET a {}", "x".repeat(30_000))).as_bytes(),
+    );
     hand.send(reader, cmd("GET b").as_bytes());
     // Both leave in one write: the value in the buffer it was read into, the other in a chunk.
     hand.unlimit_writes(first);

@@ -1,7 +1,5 @@
 //! One stream, two sides: a lone server and the proxy.
 
-use std::collections::VecDeque;
-
 use super::{Command, Law};
 use crate::rng::Rng;
 use crate::wire::{Wire, escape};
@@ -30,14 +28,14 @@ pub struct Contest {
     rng: Rng,
     /// Names the client in a failure.
     who: String,
-    /// The latest commands, for the failure's report.
-    said: VecDeque<String>,
+    /// All commands until now, for the failure's report.
+    said: Vec<String>,
 }
 
 /// Commands of one pipeline.
 const PIPELINE_MAX: usize = 60;
-/// Commands that a failure shows.
-const SAID_MAX: usize = 8;
+/// The latest commands that a failure shows, beside those about the same key.
+const LATEST: usize = 8;
 
 impl Contest {
     /// `read` reads one reply; `who` names the run, its seed and the client in failures.
@@ -55,7 +53,7 @@ impl Contest {
             read,
             rng: Rng::new(!seed),
             who,
-            said: VecDeque::new(),
+            said: Vec::new(),
         }
     }
 
@@ -83,10 +81,7 @@ impl Contest {
             rest = &rest[len..];
         }
         for command in commands {
-            self.said.push_back(command.text.clone());
-            if self.said.len() > SAID_MAX {
-                self.said.pop_front();
-            }
+            self.said.push(command.text.clone());
             let Some(law) = command.law else { continue };
             let expected = (self.read)(&mut self.direct);
             let actual = (self.read)(&mut self.proxied);
@@ -94,14 +89,22 @@ impl Contest {
                 law.holds(&expected, &actual),
                 "{}: {law:?} broken by the last of{}\n  lone server: {}\n  proxy:       {}",
                 self.who,
-                self.said
-                    .iter()
-                    .map(|text| format!("\n    {text}"))
-                    .collect::<String>(),
+                self.history(),
                 escape(&expected),
                 escape(&actual),
             );
         }
+    }
+
+    /// The latest commands, and earlier ones that name the key of the last.
+    fn history(&self) -> String {
+        let key = self.said.last().and_then(|text| text.split(' ').nth(1));
+        let earlier = self.said.len().saturating_sub(LATEST);
+        let told = self.said.iter().enumerate().filter(|(at, text)| {
+            *at >= earlier || text.split(' ').skip(1).any(|word| Some(word) == key)
+        });
+        told.map(|(at, text)| format!("\n    {at}: {text}"))
+            .collect()
     }
 
     /// One request to both sides; the replies are the caller's to judge.

@@ -352,8 +352,8 @@ fn memories() -> Vec<Cell> {
     vec![
         memory(
             "idle-memory",
-            "4000 clients, each used once",
-            "--clients 4000 --depth 1 --requests 4000 --warmup 0 --watch 5",
+            "10,000 clients, each used once",
+            "--clients 10000 --depth 1 --requests 10000 --warmup 0 --watch 5",
             20.0,
             // The requests are done long before the measured time is over.
             -14.0,

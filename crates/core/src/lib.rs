@@ -24,6 +24,10 @@
 extern crate alloc;
 
 pub mod buf;
+#[cfg(not(canary))]
+mod canary;
+#[cfg(canary)]
+pub mod canary;
 pub mod config;
 pub mod counters;
 pub mod engine;

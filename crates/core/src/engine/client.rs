@@ -12,6 +12,7 @@ use core::mem;
 
 use super::split::SplitId;
 use crate::buf::{ChunkPool, ChunkSize, RecvBuf, SendQueue};
+use crate::canary::{Canary, is_planted};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{
@@ -209,7 +210,7 @@ impl Client {
 
     /// Whether it has been idle since `since`.
     pub(crate) fn is_idle_since(&self, since: Micros) -> bool {
-        let may_be_idle = self.may_be_idle() || cfg!(canary = "debts_are_idle");
+        let may_be_idle = self.may_be_idle() || is_planted(Canary::DebtsAreIdle);
         self.last_active <= since && may_be_idle
     }
 
@@ -319,8 +320,9 @@ impl Client {
         }
         self.out.append(bytes, pool);
         self.pop_head();
-        #[cfg(not(canary = "release_forgotten"))]
-        if !matches!(self.order.front(), None | Some(Pending::Waiting)) {
+        if !matches!(self.order.front(), None | Some(Pending::Waiting))
+            && !is_planted(Canary::ReleaseForgotten)
+        {
             self.release(pool);
         }
         true

@@ -9,6 +9,7 @@ use super::server::Origin;
 use super::shared::Shared;
 use super::slab::Slab;
 use super::split::Splits;
+use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
 use crate::limits::EARLY_FLUSH_LEN;
 use crate::num::to_u64;
@@ -126,8 +127,7 @@ impl Clients {
                     return true;
                 };
                 shared.memory.held -= retracted;
-                #[cfg(not(canary = "half_reply_kept"))]
-                {
+                if !is_planted(Canary::HalfReplyKept) {
                     shared.memory.held -= client.forget_partial(seq);
                 }
                 shared.memory.held += to_u64(reply.len());
@@ -252,7 +252,8 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
 pub(crate) fn resume_if_drained(id: ClientId, client: &mut Client, shared: &mut Shared) {
     if client.pause == Pause::Own && client.has_drained() && !client.resuming {
         client.resuming = true;
-        #[cfg(not(canary = "wakeup_lost"))]
-        shared.outbox.resume.push_back(id);
+        if !is_planted(Canary::WakeupLost) {
+            shared.outbox.resume.push_back(id);
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::action::{Action, Notice};
 use super::closed::Closed;
 use super::deadlines::Alarm;
 use super::server::{ConnPhase, Origin};
+use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, ServerConnId};
 use crate::limits::TIDY_PERIOD;
 use crate::time::{Micros, Span};
@@ -89,13 +90,16 @@ impl Engine {
     /// is to be given up.
     fn expire(&mut self, id: ServerConnId, timeout: Span) -> bool {
         let now = self.shared.now;
-        let queued_until = Micros(now.0.saturating_sub(timeout.0));
+        let spared = if is_planted(Canary::DeadlineReused) {
+            1
+        } else {
+            timeout.0
+        };
+        let queued_until = Micros(now.0.saturating_sub(spared));
         let Some(conn) = self.upstream.conns.get_mut(id) else {
             return false;
         };
         let server = conn.server;
-        #[cfg(canary = "deadline_reused")]
-        let queued_until = Micros(self.shared.now.0.saturating_sub(1));
         let reply = self.failure_reply(server, Closed::TimedOut);
         let mut is_over = false;
         let mut at = 0;

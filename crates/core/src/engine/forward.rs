@@ -12,6 +12,7 @@ use super::shared::Shared;
 use super::split::FragmentIdx;
 use super::upstream::Upstream;
 use crate::buf::{ChunkPool, Segment, SendQueue};
+use crate::canary::{Canary, is_planted};
 use crate::config::CrossServerKeys;
 use crate::ids::{ClientId, ServerConnId, ServerIdx};
 use crate::limits::SERVER_EARLY_FLUSH_LEN;
@@ -253,8 +254,9 @@ impl Engine {
         if self.plan_fragments(id, work).is_err() {
             return Err(Stalled(frame));
         }
-        #[cfg(canary = "merge_order_reversed")]
-        work.order.reverse();
+        if is_planted(Canary::MergeOrderReversed) {
+            work.order.reverse();
+        }
         let client = self
             .clients
             .slab
@@ -556,9 +558,7 @@ impl Upstream {
             .get_mut(conn_id)
             .expect("the connection was just chosen");
         append(&mut conn.out, &mut shared.chunks);
-        let is_owed = !request.noreply;
-        #[cfg(canary = "noreply_owed")]
-        let is_owed = true;
+        let is_owed = !request.noreply || is_planted(Canary::NoreplyOwed);
         let origin = is_owed.then(|| Origin::Whole {
             client: id,
             seq: client.push(Pending::Waiting, &mut shared.orders),

@@ -5,6 +5,7 @@ use super::client::{Client, Pause, Phase};
 use super::clients::resume_if_drained;
 use super::deadlines::Alarm;
 use super::{Engine, Refused};
+use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, PoolIdx};
 use crate::num::to_u64;
 use crate::proto::Protocol;
@@ -56,8 +57,7 @@ impl Engine {
         let Some(client) = self.clients.slab.get_mut(id) else {
             return;
         };
-        #[cfg(not(canary = "eof_drops_requests"))]
-        if client.pause != Pause::No {
+        if client.pause != Pause::No && !is_planted(Canary::EofDropsRequests) {
             client.eof_read = true;
             return;
         }
@@ -88,8 +88,9 @@ impl Engine {
     pub(super) fn wake_if_recovered(&mut self) {
         if !self.shared.memory.waiting.is_empty() && self.shared.memory.has_recovered() {
             let waiting = core::mem::take(&mut self.shared.memory.waiting);
-            #[cfg(not(canary = "memory_waiters_forgotten"))]
-            self.shared.outbox.resume.extend(waiting);
+            if !is_planted(Canary::MemoryWaitersForgotten) {
+                self.shared.outbox.resume.extend(waiting);
+            }
         }
     }
 
@@ -153,9 +154,10 @@ impl Engine {
         }
         self.shared.counters.curr_connections.sub(1);
         self.shared.memory.held -= client.output_len() + to_u64(client.recv.len());
-        #[cfg(not(canary = "splits_leaked"))]
-        for split in client.take_splits() {
-            self.shared.memory.held -= to_u64(self.clients.splits.close(split));
+        if !is_planted(Canary::SplitsLeaked) {
+            for split in client.take_splits() {
+                self.shared.memory.held -= to_u64(self.clients.splits.close(split));
+            }
         }
         client.clear(&mut self.shared.chunks);
         self.forget_dead_alarms();

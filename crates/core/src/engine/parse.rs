@@ -9,6 +9,7 @@ use super::clients::answered;
 use super::forward::{Frame, Stalled};
 use super::{Action, Engine};
 use crate::buf::Segment;
+use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
 use crate::limits::BLOCK_MOVE_MIN;
 use crate::num::{to_u64, to_usize};
@@ -260,8 +261,7 @@ impl Engine {
             if client.eof_read {
                 client.recv.clear();
                 client.phase = Phase::Closing { eof: true };
-            } else if mem::take(&mut client.read_refused) {
-                #[cfg(not(canary = "resume_read_lost"))]
+            } else if mem::take(&mut client.read_refused) && !is_planted(Canary::ResumeReadLost) {
                 self.shared
                     .outbox
                     .urgent

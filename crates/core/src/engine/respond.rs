@@ -9,6 +9,7 @@ use super::closed::Closed;
 use super::owner::Report;
 use super::server::{ConnPhase, Health, Origin, ServerConn, Slot};
 use super::shared::Shared;
+use crate::canary::{Canary, is_planted};
 use crate::ids::ServerConnId;
 use crate::num::to_u64;
 use crate::proto::redis::local::auth_accepted;
@@ -118,17 +119,18 @@ impl Reader<'_> {
                 break;
             }
             let asked = self.conn.pipeline.front();
-            #[cfg(not(canary = "stray_given_on"))]
-            let asked = asked.filter(|slot| self.conn.has_begun(slot));
-            let Some(slot) = asked else {
+            let has_asked =
+                |slot: &&Slot| self.conn.has_begun(slot) || is_planted(Canary::StrayGivenOn);
+            let Some(slot) = asked.filter(has_asked) else {
                 // Nobody has asked: were it taken for the next request's response, everyone after it
                 // would get somebody else's data.
                 self.refuse_stray(rest, &mut outcome);
                 return outcome;
             };
-            let origin = slot.origin;
-            #[cfg(canary = "pipeline_off_by_one")]
-            let origin = self.conn.pipeline.get(1).map_or(origin, |slot| slot.origin);
+            let mut origin = slot.origin;
+            if is_planted(Canary::PipelineOffByOne) {
+                origin = self.conn.pipeline.get(1).map_or(origin, |slot| slot.origin);
+            }
             match ahead.unwrap_or_else(|| self.conn.parser.step(rest)) {
                 ResponseStep::Done(len) => {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
@@ -172,9 +174,12 @@ impl Reader<'_> {
         if self.conn.pipeline.is_empty() {
             self.conn.rest(&mut shared.chunks);
         }
-        #[cfg(canary = "discarded_reply_given_on")]
         let origin = match self.conn.pipeline.front() {
-            Some(next) if origin == Origin::Discarded => next.origin,
+            Some(next)
+                if is_planted(Canary::DiscardedReplyGivenOn) && origin == Origin::Discarded =>
+            {
+                next.origin
+            }
             _ => origin,
         };
         match origin {
@@ -210,7 +215,7 @@ impl Reader<'_> {
             }
             _ => bytes.starts_with(b"+"),
         };
-        if !accepted && !cfg!(canary = "refusal_ignored") {
+        if !accepted && !is_planted(Canary::RefusalIgnored) {
             outcome.fatal = Some(Closed::HandshakeRefused);
             outcome.refusal = bytes.starts_with(b"-").then(|| bytes.to_vec());
             return;

@@ -10,6 +10,7 @@ use super::forward::Sender;
 use super::respond::Reader;
 use super::server::{Origin, Slot};
 use super::shared::Shared;
+use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
 use crate::num::{to_u64, to_usize};
 use crate::proto::{Parse, Protocol, ResponseStep, Route};
@@ -40,7 +41,7 @@ impl Engine {
             let Route::Key(key) = request.route else {
                 return Some(parse);
             };
-            if client.limits.unauthenticated && !cfg!(canary = "stranger_admitted") {
+            if client.limits.unauthenticated && !is_planted(Canary::StrangerAdmitted) {
                 return Some(parse);
             }
             let frame = &rest[..to_usize(request.len)];

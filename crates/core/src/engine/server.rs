@@ -16,6 +16,7 @@ use super::client::Client;
 use super::kept::Kept;
 use super::split::FragmentIdx;
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
+use crate::canary::{Canary, is_planted};
 use crate::counters::ServerCounters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::num::{to_u64, to_usize};
@@ -415,9 +416,9 @@ impl ServerConn {
             return None;
         }
         let oldest = self.pipeline.front()?.queued_at;
-        #[cfg(canary = "silence_misjudged")]
-        return Some(oldest + timeout + timeout);
-        #[cfg(not(canary = "silence_misjudged"))]
+        if is_planted(Canary::SilenceMisjudged) {
+            return Some(oldest + timeout + timeout);
+        }
         Some((oldest + timeout + timeout).max(self.last_recv + timeout))
     }
 
@@ -598,8 +599,9 @@ impl ServerConn {
                 let from = usize::try_from(slot.start() - base).expect("queued bytes fit memory");
                 kept.extend_from_slice(&unsent[copied..from]);
                 copied = from + to_usize(slot.len);
-                #[cfg(canary = "withdrawn_bytes_leave")]
-                kept.extend_from_slice(&unsent[from..copied]);
+                if is_planted(Canary::WithdrawnBytesLeave) {
+                    kept.extend_from_slice(&unsent[from..copied]);
+                }
                 removed += u64::from(slot.len);
                 self.counters.in_queue.sub(1);
                 self.counters.in_queue_bytes.sub(u64::from(slot.len));

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
+use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, GENERATION_MASK, ServerConnId};
 use crate::num::{to_u32, to_usize};
 
@@ -99,10 +100,7 @@ impl<K: Key, T> Slab<K, T> {
     #[inline]
     pub(crate) fn get_mut(&mut self, id: K) -> Option<&mut T> {
         let place = self.places.get_mut(to_usize(id.index()))?;
-        #[cfg(canary = "generation_ignored")]
-        return place.value.as_mut();
-        #[cfg(not(canary = "generation_ignored"))]
-        if place.generation == id.generation() {
+        if place.generation == id.generation() || is_planted(Canary::GenerationIgnored) {
             place.value.as_mut()
         } else {
             None

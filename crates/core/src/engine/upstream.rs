@@ -10,6 +10,7 @@ use super::pool::Pool;
 use super::server::{Backoff, ConnPhase, Health, Origin, Outgoing, Server, ServerConn, Slot};
 use super::shared::Shared;
 use super::slab::Slab;
+use crate::canary::{Canary, is_planted};
 use crate::counters::Counters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{PIPELINE_LEN_MIN, SERVER_OUTPUT_SOFT};
@@ -105,8 +106,8 @@ impl Upstream {
             return Some(binding.conn);
         }
         let conn = self.choose_among(pool, server, shared)?;
-        if bound.is_none_or(|binding| binding.conn != conn) {
-            #[cfg(not(canary = "binding_forgotten"))]
+        let is_new = bound.is_none_or(|binding| binding.conn != conn);
+        if is_new && !is_planted(Canary::BindingForgotten) {
             client.bind(server, conn);
         }
         Some(conn)

@@ -120,7 +120,8 @@ impl World {
         self.excuses_of(at, expect).any(|excuse| match excuse {
             Excuse::Lost(why) => own == Some(why.text()),
             Excuse::Sick => [SICK_REDIS, SICK_MEMCACHE].contains(&text),
-            Excuse::Refused(words) => text == words,
+            // Nobody can tell from a part of the words that they are a refusal.
+            Excuse::Refused(words) => text == words || own == Some(Closed::Invalid.text()),
             Excuse::Lied => {
                 let lies = [LIE_REDIS, LIE_MEMCACHE, EARLY_REDIS, EARLY_MEMCACHE];
                 lies.contains(&text) || own == Some(Closed::Invalid.text())

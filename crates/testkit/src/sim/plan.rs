@@ -129,7 +129,7 @@ impl Plan {
         let big = dice.chance(40);
         let net = draw_net(dice, big);
         let mut manners = draw_manners(dice, big, net.capacity);
-        let tight = net.capacity >= TINY && dice.chance(80);
+        let tight = net.capacity >= TINY && dice.chance(120);
         let pool_count = 1 + dice.upto(2) / 2 + usize::from(dice.chance(200));
         let pools: Vec<_> = (0..pool_count)
             .map(|index| draw_pool(dice, index, calm, net.delay))
@@ -216,10 +216,12 @@ fn draw_manners(dice: &mut Dice, big: bool, capacity: usize) -> Manners {
         keys: dice.pick(&[1, 4, 12]),
         vanish: dice.knob(20),
         // Who is not read because it has too much to come may still say that it says no more.
-        half_close: dice.knob(20).max(if gorge { 30 } else { 0 }),
+        half_close: dice.knob(20).max(if gorge { 60 } else { 0 }),
         quit: dice.knob(20),
         rubbish: dice.knob(30),
-        read_pause: dice.pick(&[0, 0, 200, 20_000]),
+        read_pause: dice
+            .pick(&[0, 0, 200, 20_000])
+            .max(if gorge { 2_000 } else { 0 }),
         read_len: dice.pick(&[3_000, 100_000, 1 << 20]),
         noreply: dice.pick(&[0, 150, 150, 900]),
         silent: dice.knob(300),
@@ -318,9 +320,10 @@ fn tighten(dice: &mut Dice, config: &mut Config, manners: &mut Manners) {
             manners.depth = 100;
         }
         1 => {
-            config.memory_limit = dice.pick(&[40_000, 400_000]);
+            config.memory_limit = dice.pick(&[40_000, 150_000, 400_000]);
             manners.value = 3_000;
-            manners.depth = 100;
+            manners.depth = dice.pick(&[4, 20, 100]);
+            manners.gorge |= dice.chance(500);
         }
         _ => {
             for pool in &mut config.pools {

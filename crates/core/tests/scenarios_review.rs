@@ -12,7 +12,7 @@ use twemproxy_core::ids::ServerIdx;
 use twemproxy_core::limits;
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
-use twemproxy_testkit::hand::{Hand, pool};
+use twemproxy_testkit::hand::{Hand, OnConnect, pool};
 
 /// The invariants, checked after each step, bound the memory of early responses.
 #[test]
@@ -122,6 +122,27 @@ fn requests_to_all_servers_wait_for_room_like_any_other() {
     assert!(!hand.is_read_paused(client));
     let of_first = hand.got(hand.conn(0));
     assert_eq!(of_first, hand.got(hand.conn(1)), "each got each once");
+}
+
+#[test]
+fn who_waits_for_room_goes_on_when_it_comes_from_requests_that_expired() {
+    let config = support::with_timeout(redis(1), 100);
+    let mut hand = Hand::new(config);
+    let (first, big, waits) = (hand.client(), hand.client(), hand.client());
+    hand.on_connect.insert(ServerIdx(0), OnConnect::Hang);
+    hand.send(first, cmd("GET a").as_bytes());
+    hand.wait_ms(60);
+    let set = cmd(&format!("SET k {}", "v".repeat(5_000_000)));
+    hand.send(big, set.as_bytes());
+    hand.send(waits, cmd("GET b").as_bytes());
+    hand.wait_ms(50);
+    let second = hand.conn(0);
+    assert_eq!(hand.conns_of(0).len(), 2, "the first attempt is over");
+    hand.wait_ms(60);
+    assert_eq!(hand.got(big), "-ERR Connection timed out\r\n");
+    assert!(!hand.is_closed(second), "the second attempt goes on");
+    hand.connected(second);
+    assert_eq!(hand.got(second), cmd("GET b"));
 }
 
 /// Each looking at all others would take a minute.

@@ -11,6 +11,7 @@ use super::action::{Action, Notice};
 use super::closed::Closed;
 use super::deadlines::Alarm;
 use super::server::{ConnPhase, Origin};
+use super::upstream::wake_stalled;
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, ServerConnId};
 use crate::limits::TIDY_PERIOD;
@@ -137,6 +138,7 @@ impl Engine {
             let held = conn.out.len();
             let withdrawn = conn.withdraw(at, queued_until, &mut self.shared.chunks);
             self.shared.memory.held -= held - conn.out.len();
+            wake_stalled(conn, &mut self.shared);
             for slot in withdrawn {
                 is_over |= slot.is_ours();
                 self.fail_one(server, slot.origin, &reply);

@@ -338,9 +338,7 @@ impl Upstream {
         };
         conn.commit(len, shared.now, &mut shared.chunks);
         shared.memory.held -= to_u64(len);
-        if !conn.stalled.is_empty() && conn.out.len() <= SERVER_OUTPUT_SOFT / 2 {
-            shared.outbox.resume.extend(conn.stalled.drain(..));
-        }
+        wake_stalled(conn, shared);
     }
 
     /// Gives back half of each pipeline that is mostly empty: after a burst, all of it soon.
@@ -371,6 +369,10 @@ impl Upstream {
                 assert_eq!(conn.is_probe, Some(id) == probe);
                 assert_eq!(conn.server.index(), index);
                 conn.check_invariants();
+                assert!(
+                    conn.stalled.is_empty() || conn.out.len() > SERVER_OUTPUT_SOFT / 2,
+                    "who waits for room waits for something"
+                );
                 written += conn.written;
                 queued += conn.pipeline.len() - conn.written;
                 listed += 1;
@@ -389,6 +391,14 @@ impl Upstream {
             assert_eq!(server.counters.out_queue.value(), to_u64(written));
         }
         assert_eq!(listed, self.conns.len());
+    }
+}
+
+/// Clients that wait for room on a connection go on once there is enough of it.
+#[inline]
+pub(crate) fn wake_stalled(conn: &mut ServerConn, shared: &mut Shared) {
+    if !conn.stalled.is_empty() && conn.out.len() <= SERVER_OUTPUT_SOFT / 2 {
+        shared.outbox.resume.extend(conn.stalled.drain(..));
     }
 }
 

@@ -70,6 +70,7 @@ class Expectations:
         if report.skipped:
             self.settled.add(item.nodeid)
         elif report.failed and line.words not in call.excinfo.exconly():
+            self.settled.add(item.nodeid)
             report.longrepr = f"listed to fail with {line.words!r}, but: {call.excinfo.exconly()}"
         elif report.failed and item.nodeid in self.settled:
             # What cleans up fails as the test did: one test, counted once.

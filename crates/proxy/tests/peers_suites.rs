@@ -85,7 +85,7 @@ fn pytest(library: &str, expected: &str) -> Option<Command> {
     command
         .current_dir(Path::new(&suites).join(library))
         .env("PYTHONPATH", script(""))
-        .args(["-B", "-m", "pytest", "--rootdir=."])
+        .args(["-m", "pytest", "--rootdir=."])
         .arg(format!("--config-file={}", script("pytest.ini")))
         .arg(format!("--expected={}", script(expected)));
     Some(command)

@@ -12,7 +12,7 @@ use twemproxy_core::ids::{ClientId, ServerConnId, ServerIdx};
 use twemproxy_core::limits::{MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
-use twemproxy_testkit::hand::{Hand, pool};
+use twemproxy_testkit::hand::{Hand, OnConnect, pool};
 
 const SERVER: ServerIdx = ServerIdx(0);
 const QUIET_SET: &[u8] = b"set a 0 0 1 noreply\r\nx\r\n";
@@ -52,6 +52,27 @@ fn a_server_that_takes_nothing_but_noreply_requests_is_given_up_after_a_time_out
     assert!(hand.notices.contains(&Notice::ServerTimedOut(SERVER)));
     assert!(hand.notices.contains(&Notice::Ejected(SERVER)));
     assert_eq!(hand.engine.held(), 0);
+}
+
+// The simulation's seed 75096 of 13a9dc4.
+#[test]
+fn a_connection_that_stands_as_its_alarm_rings_is_watched_all_the_same() {
+    let mut hand = Hand::new(with_timeout(pool(Protocol::Memcache, 1), 100));
+    hand.on_connect.insert(SERVER, OnConnect::Hang);
+    let client = hand.client();
+    hand.send(client, QUIET_SET);
+    let conn = hand.conn(0);
+    hand.limit_writes(conn, 0);
+    hand.wait_ms(99);
+    hand.now = hand.now + Span::from_millis(1);
+    hand.engine.handle_connected(conn, hand.now);
+    hand.engine.handle_timeout(hand.now);
+    hand.settle();
+    hand.wait_ms(99);
+    assert!(!hand.is_closed(conn));
+    hand.wait_ms(1);
+    assert!(hand.is_closed(conn));
+    assert_eq!(timed_out(&hand), 1);
 }
 
 #[test]

@@ -99,6 +99,28 @@ fn term_and_int_close_idle_clients_remove_all_files_and_exit_with_0() {
     }
 }
 
+#[test]
+fn what_a_killed_proxy_left_behind_does_not_stop_the_next() {
+    let mut stage = stage(&[]);
+    stage.signal(Signal::KILL);
+    stage.proxy.process().wait();
+    let killed = fs::read_to_string(&stage.pid_file).expect("nobody removed it");
+    assert!(stage.proxy.socket(POOL).exists());
+    let dir = stage.dir.path();
+    // compat: what stands where the statistics go is an error, and the operator's.
+    fs::remove_file(dir.join("stats.sock")).expect("it is there");
+    let pid_arg = stage.pid_file.display().to_string();
+    stage.proxy = Proxy::start(BINARY, dir, &config(dir), &["-p", &pid_arg]);
+    let pid = fs::read_to_string(&stage.pid_file).expect("the pid file is there");
+    assert_ne!(pid, killed);
+    assert_eq!(pid, stage.proxy.process().pid().to_string());
+    let mut client = stage.proxy.connect(POOL);
+    client.roundtrip(b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n");
+    drop(client);
+    stage.signal(Signal::TERM);
+    stage.expect_clean_end();
+}
+
 // D20
 #[test]
 fn a_drain_finishes_what_is_in_flight_and_takes_nobody_new() {

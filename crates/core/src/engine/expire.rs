@@ -82,6 +82,10 @@ impl Engine {
                 .push_back(Action::Close(id.into()));
             self.fail_conn(id, Closed::TimedOut, None);
         } else {
+            // The flush may still be to come.
+            if let Some(conn) = self.upstream.conns.get_mut(id) {
+                conn.note_waiting(self.shared.now);
+            }
             self.upstream.arm(id, timeout, &mut self.shared);
         }
     }

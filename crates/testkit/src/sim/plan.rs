@@ -180,9 +180,10 @@ fn draw_net(dice: &mut Dice, big: bool) -> Net {
 }
 
 fn draw_manners(dice: &mut Dice, big: bool, capacity: usize) -> Manners {
-    let flood = !big && dice.chance(10);
-    let gorge = !big && !flood && dice.chance(100);
     let tiny = capacity < TINY;
+    // Thousands of requests through a narrow pipe take longer than any time-out.
+    let flood = !big && dice.chance(10) && !tiny;
+    let gorge = !big && !flood && dice.chance(100);
     Manners {
         clients: 1 + dice.upto(11),
         requests: if big {

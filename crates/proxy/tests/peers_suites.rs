@@ -1,5 +1,6 @@
 //! Other people's clients and their own tests, against the proxy.
 
+use std::path::Path;
 use std::process::Command;
 
 use twemproxy_testkit::harness::{
@@ -69,6 +70,73 @@ fn pymemcache_works_as_applications_use_it() {
     command
         .arg(script("memcache_client.py"))
         .arg(bed.proxy.socket(POOL));
+    passes(&mut command);
+}
+
+/// pytest with the suite of a client library, from its own sources, against the list of what must fail.
+/// `None` where the sources are not there.
+fn pytest(library: &str, expected: &str) -> Option<Command> {
+    let Some(suites) = std::env::var_os("PEER_SUITES") else {
+        assert!(std::env::var_os("CI").is_none(), "PEER_SUITES is not set");
+        eprintln!("skipped: the suite of {library} is not installed");
+        return None;
+    };
+    let mut command = Command::new(python());
+    command
+        .current_dir(Path::new(&suites).join(library))
+        .env("PYTHONPATH", script(""))
+        .args(["-m", "pytest", "--rootdir=."])
+        .arg(format!("--config-file={}", script("pytest.ini")))
+        .arg(format!("--expected={}", script(expected)));
+    Some(command)
+}
+
+#[test]
+fn the_suite_of_redis_py_passes_but_for_what_one_server_alone_can_answer() {
+    let Some(mut command) = pytest("redis", "redis-py.expected") else {
+        return;
+    };
+    let address = free_address();
+    let reachable = |pool: PoolBuilder| {
+        // The suite names keys that belong together as it does for a cluster.
+        pool.listen(&address.to_string()).set("hash_tag", "\"{}\"")
+    };
+    let Some(bed) = Bed::start_with(BINARY, ServerKind::Redis, 3, reachable) else {
+        return;
+    };
+    let sockets: Vec<String> = bed
+        .servers
+        .iter()
+        .map(|server| server.socket().display().to_string())
+        .collect();
+    command
+        .arg(format!("--redis-url=redis://{address}"))
+        .arg(format!("--redis-mod-url=redis://{address}"))
+        .arg(format!("--servers={}", sockets.join(",")))
+        .args([
+            "tests/test_commands.py",
+            "tests/test_encoding.py",
+            "tests/test_multiprocessing.py",
+            "tests/test_retry.py",
+        ]);
+    passes(&mut command);
+}
+
+#[test]
+fn the_suite_of_pymemcache_passes_but_for_what_one_server_alone_can_answer() {
+    let Some(mut command) = pytest("pymemcache", "pymemcache.expected") else {
+        return;
+    };
+    let address = free_address();
+    let reachable =
+        |pool: PoolBuilder| pool.listen(&address.to_string()).set("allow_flush", "true");
+    let Some(_bed) = Bed::start_with(BINARY, ServerKind::Memcached, 3, reachable) else {
+        return;
+    };
+    command
+        .arg(format!("--server={}", address.ip()))
+        .arg(format!("--port={}", address.port()))
+        .arg("pymemcache/test/test_integration.py");
     passes(&mut command);
 }
 

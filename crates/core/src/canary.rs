@@ -2,7 +2,7 @@
 //! such changes, and that it still does when an oracle is changed.
 //!
 //! They exist only under the compiler flag `--cfg canary` (never a cargo feature), and then do nothing
-//! before one of them is [planted](plant). Otherwise [`is_planted`] is a constant and no bug is there.
+//! before one of them is planted. Otherwise [`is_planted`] is a constant and no bug is there.
 
 /// Declares the bugs once, for the type and for the list of them.
 macro_rules! canaries {

@@ -1,6 +1,6 @@
-//! The configuration file, in three steps: text to a tree ([`yaml`]), the tree to directives as
-//! typed ([`raw`]), directives to a [`ProxyConfig`] that is checked, defaulted, ordered and ready to
-//! use ([`resolve`], by the directive [`table`]). Each step names the place of what is wrong.
+//! The configuration file, in three steps: text to a tree (`yaml`), the tree to directives as
+//! typed (`raw`), directives to a [`ProxyConfig`] that is checked, defaulted, ordered and ready to
+//! use (`resolve`, by the directive `table`). Each step names the place of what is wrong.
 //!
 //! Nothing here panics on any file, opens a socket, or looks at the file again once it was read. Time
 //! and memory are bounded by the length of the file, which has a bound of its own.

@@ -171,10 +171,28 @@ pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);
 /// than this gains nothing.
 pub const SEND_SLICES_MAX: usize = 16;
 
+/// Ticks of a worker begin at least this share of a response time apart, one in so many, so that a response
+/// takes at most a third longer: the share counts on the way there and on the way back.
+pub const GATHER_SHARE: u64 = 6;
+
+/// Longest time from the beginning of one tick to the next that events are left to gather: next to
+/// nothing beside the way through a network.
+pub const GATHER_MAX: Span = Span(40);
+
+/// A shorter sleep costs more than it saves.
+pub const GATHER_MIN: Span = Span(16);
+
+/// Share of its time, in percent, up to which a worker that ticks lets events gather for the whole time.
+pub const GATHER_BUSY_MIN: u64 = 55;
+
+/// The same from which it lets none gather; in between proportionally less.
+pub const GATHER_BUSY_MAX: u64 = 75;
+
 /// Reads of one connection in one tick before others get their turn.
 pub const READS_PER_TICK: usize = 2;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
+const _: () = assert!(GATHER_BUSY_MIN < GATHER_BUSY_MAX);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);
 const _: () = assert!(cfg!(small_limits) || SCRATCH_LEN >= 64 * 1024 + MEMCACHE_LINE_LEN_MAX);

@@ -9,7 +9,7 @@ use support::{bulk, cmd, redis, with_timeout};
 use twemproxy_core::config::{Config, PoolConfig};
 use twemproxy_core::engine::{Closed, Notice};
 use twemproxy_core::ids::{ClientId, ServerConnId, ServerIdx};
-use twemproxy_core::limits::{MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT};
+use twemproxy_core::limits::{GATHER_MAX, MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
 use twemproxy_testkit::hand::{Hand, OnConnect, pool};
@@ -301,4 +301,28 @@ fn clients_whose_own_waiting_requests_fill_the_memory_go_on() {
     for &client in &waiting {
         assert_eq!(hand.got(client), "+OK\r\n");
     }
+}
+
+/// What a worker does while each of fifty responses takes its server `millis`, and its own ticks next to
+/// nothing: whether it then lets events gather.
+fn gathers_when_responses_take(millis: u64) -> bool {
+    let mut hand = Hand::new(pool(Protocol::Memcache, 1));
+    let client = hand.client();
+    let mut until = None;
+    for _ in 0..50 {
+        hand.send(client, b"get a\r\n");
+        let conn = hand.conn(0);
+        hand.wait_ms(millis);
+        hand.say(conn, b"END\r\n");
+        let now = hand.now;
+        until = hand.engine.poll_gather(now);
+        assert!(until.is_none_or(|until| until > now && until <= now + GATHER_MAX));
+    }
+    until.is_some()
+}
+
+#[test]
+fn events_gather_only_while_servers_take_their_time() {
+    assert!(gathers_when_responses_take(2));
+    assert!(!gathers_when_responses_take(0));
 }

@@ -34,6 +34,7 @@ mod deadlines;
 mod down;
 mod expire;
 mod forward;
+mod gather;
 mod health;
 mod kept;
 mod lifecycle;
@@ -311,6 +312,14 @@ impl Engine {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
+    }
+
+    /// All actions have been performed, at `now`. Until when the worker may sleep through whatever happens,
+    /// so that it is dealt with together; `None` if that gains nothing.
+    #[inline]
+    #[must_use]
+    pub fn poll_gather(&mut self, now: Micros) -> Option<Micros> {
+        self.shared.gather.tick_ended(self.shared.now, now)
     }
 
     /// Fills `out` with what is to be sent on `conn`, in order; returns how many slices. They do not

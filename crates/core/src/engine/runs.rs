@@ -117,6 +117,8 @@ impl Reader<'_> {
             done += 1;
         }
         if done > 0 {
+            let waited = shared.now.since(written[0].queued_at);
+            shared.gather.note_response(waited);
             let len = written[..done].iter().map(Slot::len).sum();
             self.conn
                 .finish_run(done, len, to_u64(*at - start), &mut shared.chunks);

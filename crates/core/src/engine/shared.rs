@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::action::Outbox;
 use super::client::SpareOrders;
 use super::deadlines::Deadlines;
+use super::gather::Gather;
 use crate::buf::ChunkPool;
 use crate::counters::Counters;
 use crate::ids::ClientId;
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) now: Micros,
     pub(crate) outbox: Outbox,
     pub(crate) deadlines: Deadlines,
+    pub(super) gather: Gather,
     pub(crate) chunks: ChunkPool,
     pub(crate) orders: SpareOrders,
     /// The alarm that gives back unneeded memory is armed.
@@ -33,6 +35,7 @@ impl Shared {
             now: Micros::default(),
             outbox: Outbox::default(),
             deadlines: Deadlines::default(),
+            gather: Gather::default(),
             chunks: ChunkPool::default(),
             orders: SpareOrders::default(),
             is_tidying: false,

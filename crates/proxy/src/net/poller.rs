@@ -87,6 +87,11 @@ impl Events {
         Self(mio::Events::with_capacity(capacity))
     }
 
+    /// Whether the last wait returned nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What the last wait returned.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Event> {
         self.0.iter().map(|event| Event {

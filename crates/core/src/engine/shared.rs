@@ -4,7 +4,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::action::Outbox;
-use super::client::SpareOrders;
 use super::deadlines::Deadlines;
 use crate::buf::ChunkPool;
 use crate::counters::Counters;
@@ -18,7 +17,6 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     pub(crate) deadlines: Deadlines,
     pub(crate) chunks: ChunkPool,
-    pub(crate) orders: SpareOrders,
     /// The alarm that gives back unneeded memory is armed.
     pub(crate) is_tidying: bool,
     pub(crate) memory: Memory,
@@ -34,7 +32,6 @@ impl Shared {
             outbox: Outbox::default(),
             deadlines: Deadlines::default(),
             chunks: ChunkPool::default(),
-            orders: SpareOrders::default(),
             is_tidying: false,
             memory: Memory::new(memory_limit),
             counters,

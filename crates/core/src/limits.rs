@@ -88,8 +88,12 @@ pub const FREE_SEGMENTS_MAX: usize = 16;
 /// back.
 pub const TIDY_PERIOD: Span = Span::from_millis(1000);
 
-/// Slots of a server connection's pipeline that stay when they are not needed.
-pub const PIPELINE_LEN_MIN: usize = 1024;
+/// Slots of a server connection's pipeline for which there stays room when it is not needed, or up to
+/// twice as many.
+pub const PIPELINE_LEN_MIN: usize = 256;
+
+/// Actions of one kind for which there stays room when it is not needed, or for up to twice as many.
+pub const OUTBOX_LEN_MIN: usize = 512;
 
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };

@@ -31,17 +31,23 @@ impl Engine {
 
     /// Gives back memory that was not needed since the last time.
     fn tidy(&mut self) {
-        self.shared.is_tidying = false;
-        self.shared.chunks.tidy();
+        let of_queues = self.shared.outbox.tidy() + self.upstream.tidy();
+        // Once more: a queue gives back a part of its room at a time.
+        self.shared.is_bulky = of_queues > 0;
+        self.shared.released += of_queues;
         self.clients.slab.tidy();
-        self.upstream.tidy();
+        self.shared.chunks.tidy();
+        self.shared.is_tidying = false;
     }
 
     /// Sees to it that memory which a burst left behind is given back.
     #[inline]
     pub(super) fn watch_memory(&mut self) {
         if !self.shared.is_tidying
-            && (self.shared.chunks.is_untidy() || self.clients.slab.is_untidy())
+            && (self.shared.chunks.is_untidy()
+                || self.shared.outbox.is_untidy()
+                || self.clients.slab.is_untidy()
+                || self.shared.is_bulky)
         {
             self.shared.is_tidying = true;
             let at = self.shared.now + TIDY_PERIOD;

@@ -292,8 +292,11 @@ impl Engine {
             } else {
                 self.shared.outbox.is_urgent = false;
                 self.watch_memory();
-                let released = self.shared.chunks.released() + self.clients.slab.released();
-                self.counters.released.set(released);
+                self.counters.released.set(
+                    self.shared.released
+                        + self.shared.chunks.released()
+                        + self.clients.slab.released(),
+                );
                 return None;
             }
         }

@@ -19,6 +19,10 @@ pub(crate) struct Shared {
     pub(crate) chunks: ChunkPool,
     /// The alarm that gives back unneeded memory is armed.
     pub(crate) is_tidying: bool,
+    /// The last time some queue had more room than it needed.
+    pub(crate) is_bulky: bool,
+    /// Bytes of queues that went to the allocator so far.
+    pub(crate) released: u64,
     pub(crate) memory: Memory,
     pub(crate) counters: Arc<Counters>,
     /// Where a response is composed before it is copied to where it belongs; empty between uses.
@@ -33,6 +37,8 @@ impl Shared {
             deadlines: Deadlines::default(),
             chunks: ChunkPool::default(),
             is_tidying: false,
+            is_bulky: false,
+            released: 0,
             memory: Memory::new(memory_limit),
             counters,
             reply: Vec::new(),

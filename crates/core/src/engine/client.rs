@@ -191,7 +191,10 @@ impl Client {
             self.limits.frame_len_max = config.request_size_limit;
             self.limits.allow_flush = config.allow_flush;
         }
-        self.limits.unauthenticated = config.redis_auth.is_some() && !resting.session.authenticated;
+        if !is_planted(Canary::PasswordInherited) {
+            let is_open = config.redis_auth.is_none() || resting.session.authenticated;
+            self.limits.unauthenticated = !is_open;
+        }
         self.session = resting.session;
         self.bindings = resting.bindings;
         self.last_active = resting.last_active;
@@ -203,8 +206,8 @@ impl Client {
     #[inline]
     pub(crate) fn may_rest(&self) -> bool {
         self.is_settled()
-            && self.recv.is_empty()
-            && self.parser.is_at_start()
+            && (self.recv.is_empty() && self.parser.is_at_start()
+                || is_planted(Canary::RestsTooSoon))
             && self.phase == Phase::Open
             && self.pause == Pause::No
             && !self.dirty

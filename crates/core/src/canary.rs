@@ -41,12 +41,16 @@ canaries! {
     MergeOrderReversed,
     /// A response is awaited for a noreply request.
     NoreplyOwed,
+    /// A client that wakes is let in by the password of who had its record before.
+    PasswordInherited,
     /// A response goes to the second request of the pipeline.
     PipelineOffByOne,
     /// A refused AUTH or SELECT counts as accepted.
     RefusalIgnored,
     /// Early responses stay when those before them have left.
     ReleaseForgotten,
+    /// A client that has sent a part of a request rests.
+    RestsTooSoon,
     /// The shell is not told to read a client again.
     ResumeReadLost,
     /// A server connection is given up without looking at what has come meanwhile.

@@ -73,18 +73,27 @@ pub const FREE_FRAGMENTS_MAX: usize = 16;
 /// See [`FREE_SPLITS_MAX`].
 pub const FREE_FRAGMENT_LEN_MAX: usize = 4 * 1024;
 
-/// Free order queues one engine keeps for clients that are owed nothing at the moment, with at most
-/// [`FREE_ORDER_LEN_MAX`] entries each; the rest goes to the allocator.
-pub const FREE_ORDERS_MAX: usize = 64;
-/// See [`FREE_ORDERS_MAX`].
+/// Free records one engine keeps for clients that wake, each with room for at most
+/// [`FREE_ORDER_LEN_MAX`] requests and [`FREE_SEGMENTS_MAX`] segments of responses; the rest goes to the
+/// allocator. As many clients as have a request in flight at the same time wake without allocating.
+pub const FREE_CLIENTS_MAX: usize = 1024;
+/// How many of them stay when they are not needed.
+pub const FREE_CLIENTS_MIN: usize = 16;
+/// See [`FREE_CLIENTS_MAX`].
 pub const FREE_ORDER_LEN_MAX: usize = 256;
+/// See [`FREE_CLIENTS_MAX`].
+pub const FREE_SEGMENTS_MAX: usize = 16;
 
 /// How often memory that is kept for reuse is looked through; what was not needed in between is given
 /// back.
 pub const TIDY_PERIOD: Span = Span::from_millis(1000);
 
-/// Slots of a server connection's pipeline that stay when they are not needed.
-pub const PIPELINE_LEN_MIN: usize = 1024;
+/// Slots of a server connection's pipeline for which there stays room when it is not needed, or up to
+/// twice as many.
+pub const PIPELINE_LEN_MIN: usize = 256;
+
+/// Actions of one kind for which there stays room when it is not needed, or for up to twice as many.
+pub const OUTBOX_LEN_MIN: usize = 512;
 
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };

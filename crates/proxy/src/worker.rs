@@ -95,6 +95,9 @@ struct Conn {
     blocked: bool,
 }
 
+// Every client has one, idle or not. (mio's sockets are larger when debugged.)
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Conn>() <= 16);
+
 impl Worker {
     /// A worker without connections.
     pub(crate) fn new(parts: WorkerParts) -> Self {

@@ -95,12 +95,21 @@ impl Hand {
         self.try_client().expect("the pool takes a client")
     }
 
+    /// A client connects to `pool`.
+    pub fn client_of(&mut self, pool: PoolIdx) -> ClientId {
+        self.accept(pool).expect("the pool takes a client")
+    }
+
     /// A client tries to connect to the first pool.
     ///
     /// # Errors
     /// The pool is full.
     pub fn try_client(&mut self) -> Result<ClientId, Refused> {
-        let id = self.engine.handle_accept(PoolIdx(0), self.now)?;
+        self.accept(PoolIdx(0))
+    }
+
+    fn accept(&mut self, pool: PoolIdx) -> Result<ClientId, Refused> {
+        let id = self.engine.handle_accept(pool, self.now)?;
         self.pipes.insert(id.into(), Pipe::default());
         Ok(id)
     }

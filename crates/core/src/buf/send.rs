@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::limits::{
-    FREE_CHUNKS_MAX, FREE_LARGE_CHUNKS_MAX, FREE_SMALL_CHUNKS_MAX, SEND_CHUNK_LEN,
-    SEND_LARGE_CHUNK_LEN, SEND_MOVE_MIN, SEND_SMALL_CHUNK_LEN,
+    FREE_CHUNKS_MAX, FREE_LARGE_CHUNKS_MAX, FREE_SEGMENTS_MAX, FREE_SMALL_CHUNKS_MAX,
+    SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN, SEND_MOVE_MIN, SEND_SMALL_CHUNK_LEN,
 };
 use crate::num::to_u64;
 
@@ -377,6 +377,14 @@ impl SendQueue {
         }
         self.clear(pool);
         all
+    }
+
+    /// Gives back what an empty queue has of room for more segments than most need.
+    #[inline]
+    pub fn forget_room(&mut self) {
+        if self.rest.capacity() > FREE_SEGMENTS_MAX {
+            self.rest = VecDeque::new();
+        }
     }
 
     /// Forgets everything.

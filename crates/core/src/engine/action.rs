@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use super::closed::Closed;
 use crate::ids::{ClientId, ConnId, ServerConnId, ServerIdx};
+use crate::limits::OUTBOX_LEN_MIN;
+use crate::num::to_u64;
 
 /// One thing for the shell to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +73,16 @@ pub(crate) enum Doom {
     BrokenReply,
 }
 
+/// Gives back most of the room of a queue that is nearly empty; room for `len_min` stays. Returns how
+/// many bytes: none in the end, so that whoever waits for that sleeps.
+pub(crate) fn shrink<T>(queue: &mut VecDeque<T>, len_min: usize) -> u64 {
+    let before = queue.capacity();
+    if before > 2 * len_min && queue.len() < before / 8 {
+        queue.shrink_to(len_min.max(before / 4));
+    }
+    to_u64((before - queue.capacity()) * size_of::<T>())
+}
+
 /// Actions that wait for [`super::Engine::poll_action`].
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -89,6 +101,19 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Gives back room that the queues need no more; returns how many bytes.
+    pub(crate) fn tidy(&mut self) -> u64 {
+        shrink(&mut self.urgent, OUTBOX_LEN_MIN)
+            + shrink(&mut self.dirty_clients, OUTBOX_LEN_MIN)
+            + shrink(&mut self.resume, OUTBOX_LEN_MIN)
+    }
+
+    /// Whether [`Self::tidy`] may have something to do, now or later.
+    #[inline]
+    pub(crate) fn is_untidy(&self) -> bool {
+        self.dirty_clients.capacity() > 2 * OUTBOX_LEN_MIN
+    }
+
     pub(crate) fn notice(&mut self, notice: Notice) {
         self.urgent.push_back(Action::Notice(notice));
     }

@@ -1,4 +1,5 @@
-//! One client's connection: what it sent and what it is owed.
+//! One client's connection: what it sent and what it is owed. Of a client that neither sent nor is owed
+//! anything only a [`Resting`] is kept, see [`super::roster`].
 //!
 //! Requests are answered strictly in the order they came. The *order queue* has one entry per
 //! request in flight; a response that comes early is parked until it is at the head.
@@ -6,6 +7,7 @@
 //! Invariants: `order` is in request order and entry `i` has the sequence number `head_seq + i`;
 //! `parked_live` counts the entries that point into `parked`; with no such entry `parked` is empty.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem;
@@ -16,13 +18,15 @@ use crate::canary::{Canary, is_planted};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{
-    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, FREE_ORDERS_MAX, PARKED_DEAD_MAX,
-    SEND_MOVE_MIN,
+    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, PARKED_DEAD_MAX, SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
-use crate::proto::{RequestLimits, RequestParser};
+use crate::proto::{Protocol, RequestLimits, RequestParser};
 use crate::time::Micros;
+
+/// Of a record that served no client yet.
+const NO_POOL: PoolIdx = PoolIdx(u32::MAX);
 
 /// What has become of one request.
 #[derive(Debug)]
@@ -76,33 +80,33 @@ pub(crate) struct Binding {
     pub(crate) noreply_end: u64,
 }
 
-/// Empty order queues, kept for clients that need one again: an idle client holds none.
+/// The connections that a client keeps to, where there are several per server. Behind one word, because
+/// few clients have any.
 #[derive(Debug, Default)]
-pub(crate) struct SpareOrders {
-    orders: Vec<VecDeque<Pending>>,
-    /// The fewest there were since the last [`Self::tidy`].
-    least: usize,
+struct Bindings(Vec<Binding>);
+
+/// What is left of a client while it rests.
+#[derive(Debug)]
+pub(crate) struct Resting {
+    pub(crate) pool: PoolIdx,
+    head_seq: u32,
+    pub(crate) last_active: Micros,
+    session: Session,
+    bindings: Option<Box<Bindings>>,
 }
 
-impl SpareOrders {
-    fn take(&mut self) -> VecDeque<Pending> {
-        let order = self.orders.pop().unwrap_or_default();
-        self.least = self.least.min(self.orders.len());
-        order
-    }
-
-    fn give(&mut self, order: VecDeque<Pending>) {
-        let is_worth_it = (1..=FREE_ORDER_LEN_MAX).contains(&order.capacity());
-        if is_worth_it && self.orders.len() < FREE_ORDERS_MAX {
-            self.orders.push(order);
+impl Resting {
+    pub(crate) fn new(pool: PoolIdx, session_id: u64, now: Micros) -> Self {
+        Self {
+            pool,
+            head_seq: 0,
+            last_active: now,
+            session: Session {
+                id: session_id,
+                ..Session::default()
+            },
+            bindings: None,
         }
-    }
-
-    /// Gives back those that were not needed since the last call.
-    pub(crate) fn tidy(&mut self) {
-        // The first ones are those that lay longest.
-        self.orders.drain(..self.least);
-        self.least = self.orders.len();
     }
 }
 
@@ -127,8 +131,7 @@ pub(crate) struct Client {
     pub(crate) recv: RecvBuf,
     pub(crate) out: SendQueue,
     pub(crate) session: Session,
-    /// Which connection of each server it uses, where there are several.
-    bindings: Vec<Binding>,
+    bindings: Option<Box<Bindings>>,
     /// When bytes last came from it or left for it.
     pub(crate) last_active: Micros,
     order: VecDeque<Pending>,
@@ -142,37 +145,32 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(
-        id: ClientId,
-        pool: PoolIdx,
-        config: &PoolConfig,
-        session_id: u64,
-        now: Micros,
-    ) -> Self {
+    /// Nobody's.
+    pub(crate) fn blank() -> Self {
         Self {
-            id,
-            pool,
+            id: ClientId {
+                index: 0,
+                generation: 0,
+            },
+            pool: NO_POOL,
             phase: Phase::Open,
             pause: Pause::No,
             read_refused: false,
             dirty: false,
             resuming: false,
             eof_read: false,
-            output_limit: config.client_output_limit,
-            parser: RequestParser::new(config.protocol),
+            output_limit: 0,
+            parser: RequestParser::new(Protocol::Redis),
             limits: RequestLimits {
-                frame_len_max: config.request_size_limit,
-                unauthenticated: config.redis_auth.is_some(),
-                allow_flush: config.allow_flush,
+                frame_len_max: 0,
+                unauthenticated: true,
+                allow_flush: false,
             },
             recv: RecvBuf::default(),
             out: SendQueue::default(),
-            session: Session {
-                id: session_id,
-                ..Session::default()
-            },
-            bindings: Vec::new(),
-            last_active: now,
+            session: Session::default(),
+            bindings: None,
+            last_active: Micros(0),
             order: VecDeque::new(),
             head_seq: 0,
             parked: Vec::new(),
@@ -182,15 +180,80 @@ impl Client {
         }
     }
 
+    /// Becomes the record of the client `id` of a pool, which rested until now. A record that served the
+    /// pool before is ready for it.
+    pub(crate) fn wake(&mut self, id: ClientId, resting: Resting, config: &PoolConfig) {
+        self.id = id;
+        if self.pool != resting.pool {
+            self.pool = resting.pool;
+            self.output_limit = config.client_output_limit;
+            self.parser = RequestParser::new(config.protocol);
+            self.limits.frame_len_max = config.request_size_limit;
+            self.limits.allow_flush = config.allow_flush;
+        }
+        if !is_planted(Canary::PasswordInherited) {
+            let is_open = config.redis_auth.is_none() || resting.session.authenticated;
+            self.limits.unauthenticated = !is_open;
+        }
+        self.session = resting.session;
+        self.bindings = resting.bindings;
+        self.last_active = resting.last_active;
+        self.head_seq = resting.head_seq;
+    }
+
+    /// Whether all that is to be kept of it is a [`Resting`]: nothing is owed to it, nothing it sent is
+    /// unfinished, and no list names it.
+    #[inline]
+    pub(crate) fn may_rest(&self) -> bool {
+        self.is_settled()
+            && (self.recv.is_empty() && self.parser.is_at_start()
+                || is_planted(Canary::RestsTooSoon))
+            && self.phase == Phase::Open
+            && self.pause == Pause::No
+            && !self.dirty
+    }
+
+    /// Whether nothing of any client is in it.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.may_rest()
+            && self.session.id == 0
+            && self.session.name.is_none()
+            && !self.session.authenticated
+            && self.bindings.is_none()
+    }
+
+    /// Takes out what is to be kept of a client that may rest. The record is blank then.
+    #[inline]
+    pub(crate) fn rest(&mut self) -> Resting {
+        Resting {
+            pool: self.pool,
+            head_seq: self.head_seq,
+            last_active: self.last_active,
+            session: mem::take(&mut self.session),
+            bindings: self.bindings.take(),
+        }
+    }
+
+    /// Gives back what a burst left behind in a record that is to be used again.
+    #[inline]
+    pub(crate) fn forget_room(&mut self) {
+        if self.order.capacity() > FREE_ORDER_LEN_MAX {
+            self.order = VecDeque::new();
+        }
+        self.out.forget_room();
+    }
+
     /// The connection of `server` that it keeps to; it may be gone.
     pub(crate) fn binding(&self, server: ServerIdx) -> Option<&Binding> {
-        self.bindings.iter().find(|bound| bound.server == server)
+        let bindings = &self.bindings.as_ref()?.0;
+        bindings.iter().find(|bound| bound.server == server)
     }
 
     /// Keeps to `conn` of `server` from now on.
     pub(crate) fn bind(&mut self, server: ServerIdx, conn: ServerConnId) {
-        self.bindings.retain(|bound| bound.server != server);
-        self.bindings.push(Binding {
+        let bindings = &mut self.bindings.get_or_insert_default().0;
+        bindings.retain(|bound| bound.server != server);
+        bindings.push(Binding {
             server,
             conn,
             noreply_end: 0,
@@ -199,23 +262,23 @@ impl Client {
 
     /// A noreply request of its own ends at `end` of the stream of `server`'s connection.
     pub(crate) fn note_noreply(&mut self, server: ServerIdx, end: u64) {
-        let bound = self
+        let bindings = self
             .bindings
             .iter_mut()
-            .find(|bound| bound.server == server);
-        if let Some(binding) = bound {
+            .flat_map(|bindings| &mut bindings.0);
+        if let Some(binding) = bindings.into_iter().find(|bound| bound.server == server) {
             binding.noreply_end = end;
         }
     }
 
-    /// Whether it has been idle since `since`.
-    pub(crate) fn is_idle_since(&self, since: Micros) -> bool {
+    /// Since when it is idle, if it may be.
+    pub(crate) fn idle_since(&self) -> Option<Micros> {
         let may_be_idle = self.may_be_idle() || is_planted(Canary::DebtsAreIdle);
-        self.last_active <= since && may_be_idle
+        may_be_idle.then_some(self.last_active)
     }
 
     /// Whether nothing is owed to it and it is not kept waiting.
-    pub(crate) fn may_be_idle(&self) -> bool {
+    fn may_be_idle(&self) -> bool {
         self.pause == Pause::No && self.is_settled()
     }
 
@@ -249,21 +312,10 @@ impl Client {
 
     /// Takes the next place in the order queue; returns its sequence number.
     #[inline]
-    pub(crate) fn push(&mut self, pending: Pending, spare: &mut SpareOrders) -> u32 {
-        if self.order.capacity() == 0 {
-            self.order = spare.take();
-        }
+    pub(crate) fn push(&mut self, pending: Pending) -> u32 {
         let seq = self.head_seq.wrapping_add(to_u32(self.order.len()));
         self.order.push_back(pending);
         seq
-    }
-
-    /// Gives back what a client that is owed nothing does not need.
-    #[inline]
-    pub(crate) fn rest(&mut self, spare: &mut SpareOrders) {
-        if self.is_settled() {
-            spare.give(mem::take(&mut self.order));
-        }
     }
 
     /// What has become of the request `seq`, which must be in flight.
@@ -480,15 +532,27 @@ impl Client {
         }
     }
 
-    /// Gives all memory back, for a client that is gone.
+    /// Gives all memory back, for a client that is gone. The record is blank then.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) {
         self.out.clear(pool);
-        self.recv.clear();
         pool.give(mem::take(&mut self.parked));
+        let (mut order, out) = (mem::take(&mut self.order), mem::take(&mut self.out));
+        order.clear();
+        *self = Self {
+            order,
+            out,
+            ..Self::blank()
+        };
     }
 
     /// Panics if the client contradicts itself.
     pub(crate) fn check_invariants(&self) {
+        assert!(
+            self.pause != Pause::No
+                || self.phase != Phase::Open
+                || !(self.resuming || self.read_refused || self.eof_read),
+            "who does not wait needs not be told to go on"
+        );
         self.out.check_invariants();
         // One pass: the simulation does this after every tick.
         let (mut parked, mut live, mut early) = (0, 0, 0);

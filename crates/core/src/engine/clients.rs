@@ -5,9 +5,9 @@ use core::mem;
 
 use super::action::Doom;
 use super::client::{Client, Pause, Pending};
+use super::roster::Roster;
 use super::server::Origin;
 use super::shared::Shared;
-use super::slab::Slab;
 use super::split::Splits;
 use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
@@ -16,7 +16,7 @@ use crate::num::to_u64;
 
 #[derive(Debug)]
 pub(crate) struct Clients {
-    pub(crate) slab: Slab<ClientId, Client>,
+    pub(crate) slab: Roster,
     pub(crate) splits: Splits,
     next_session: u64,
     session_step: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Clients {
 impl Default for Clients {
     fn default() -> Self {
         Self {
-            slab: Slab::default(),
+            slab: Roster::default(),
             splits: Splits::default(),
             next_session: 1,
             session_step: 1,
@@ -182,17 +182,23 @@ impl Clients {
     /// Whether a client on the list of dirty ones still has bytes to send.
     #[inline]
     pub(crate) fn wants_flush(&mut self, id: ClientId) -> bool {
-        self.slab.get_mut(id).is_some_and(|client| {
-            client.dirty = false;
-            !client.out.is_empty()
-        })
+        let Some(client) = self.slab.get_mut(id) else {
+            return false;
+        };
+        client.dirty = false;
+        let has_some = !client.out.is_empty();
+        if !has_some {
+            // It was sent meanwhile, and nobody else looks after it.
+            self.slab.rest(id);
+        }
+        has_some
     }
 
     /// Bytes held for all clients.
     pub(crate) fn held(&self) -> u64 {
         let of_clients: u64 = self
             .slab
-            .iter()
+            .working()
             .map(|(_, client)| client.output_len() + to_u64(client.recv.len()))
             .sum();
         of_clients + self.splits.held()
@@ -205,18 +211,20 @@ impl Clients {
             let in_splits = client.splits().map(|split| self.splits.held_by(split));
             to_u64(client.recv.len()) + client.output_len() + in_splits.sum::<u64>()
         };
-        let holders = self.slab.iter().map(|(id, client)| (id, held_by(client)));
+        let holders = self
+            .slab
+            .working()
+            .map(|(id, client)| (id, held_by(client)));
         holders.max_by_key(|&(_, held)| held)
     }
 
     pub(crate) fn check_invariants(&self) {
-        let mut splits = 0;
-        for (_, client) in self.slab.iter() {
-            client.check_invariants();
-            splits += client.splits().count();
-        }
+        self.slab.check_invariants();
+        let clients = self.slab.working();
         assert_eq!(
-            splits,
+            clients
+                .map(|(_, client)| client.splits().count())
+                .sum::<usize>(),
             self.splits.len(),
             "each split belongs to one client"
         );

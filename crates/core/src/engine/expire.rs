@@ -31,16 +31,24 @@ impl Engine {
 
     /// Gives back memory that was not needed since the last time.
     fn tidy(&mut self) {
-        self.shared.is_tidying = false;
+        let of_queues = self.shared.outbox.tidy() + self.upstream.tidy();
+        // Once more: a queue gives back a part of its room at a time.
+        self.shared.is_bulky = of_queues > 0;
+        self.shared.released += of_queues;
+        self.clients.slab.tidy();
         self.shared.chunks.tidy();
-        self.shared.orders.tidy();
-        self.upstream.tidy();
+        self.shared.is_tidying = false;
     }
 
     /// Sees to it that memory which a burst left behind is given back.
     #[inline]
     pub(super) fn watch_memory(&mut self) {
-        if !self.shared.is_tidying && self.shared.chunks.is_untidy() {
+        if !self.shared.is_tidying
+            && (self.shared.chunks.is_untidy()
+                || self.shared.outbox.is_untidy()
+                || self.clients.slab.is_untidy()
+                || self.shared.is_bulky)
+        {
             self.shared.is_tidying = true;
             let at = self.shared.now + TIDY_PERIOD;
             self.shared.deadlines.arm(at, Alarm::Tidy);
@@ -55,7 +63,7 @@ impl Engine {
             .deadlines
             .forget_dead(live_count, |alarm| match alarm {
                 Alarm::Conn(id) => conns.get(id).is_some(),
-                Alarm::Client(id) => clients.get(id).is_some(),
+                Alarm::Client(id) => clients.contains(id),
                 Alarm::Tidy => true,
                 Alarm::Memory => true,
             });
@@ -170,22 +178,19 @@ impl Engine {
     /// Closes a client that has been idle for as long as its pool allows.
     fn check_idle(&mut self, id: ClientId) {
         let now = self.shared.now;
-        let Some(client) = self.clients.slab.get(id) else {
+        let Some((pool, idle_since)) = self.clients.slab.idle_since(id) else {
             return;
         };
-        let Some(limit) = self.pools[client.pool.index()].config.client_idle_timeout else {
+        let Some(limit) = self.pools[pool.index()].config.client_idle_timeout else {
             return;
         };
-        if client.is_idle_since(Micros(now.0.saturating_sub(limit.0))) {
+        let latest = Micros(now.0.saturating_sub(limit.0));
+        if idle_since.is_some_and(|since| since <= latest) {
             self.close_idle(id);
             return;
         }
         // One that is busy or kept waiting is looked at again a whole limit later.
-        let since = if client.may_be_idle() {
-            client.last_active
-        } else {
-            now
-        };
+        let since = idle_since.unwrap_or(now);
         let at = (since + limit).max(now + Span(1));
         self.shared.deadlines.arm(at, Alarm::Client(id));
     }

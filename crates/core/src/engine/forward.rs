@@ -272,7 +272,7 @@ impl Engine {
             let count = to_u32(work.fragments.len());
             Pending::Split(self.clients.splits.open(merge, &work.order, count))
         };
-        let seq = client.push(pending, &mut self.shared.orders);
+        let seq = client.push(pending);
         for (index, plan) in work.fragments.iter().enumerate() {
             let origin = fragment_origin(id, seq, index, work.fragments.len());
             let Some(conn_id) = plan.conn else {
@@ -395,7 +395,7 @@ impl Engine {
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
             let split = self.clients.splits.open(merge, &[], pool.server_count());
-            client.push(Pending::Split(split), &mut self.shared.orders)
+            client.push(Pending::Split(split))
         });
         let mut down = Vec::new();
         for (index, server) in pool.servers().enumerate() {
@@ -561,7 +561,7 @@ impl Upstream {
         let is_owed = !request.noreply || is_planted(Canary::NoreplyOwed);
         let origin = is_owed.then(|| Origin::Whole {
             client: id,
-            seq: client.push(Pending::Waiting, &mut shared.orders),
+            seq: client.push(Pending::Waiting),
         });
         if request.noreply && pool.config.server_connections > 1 {
             client.note_noreply(conn.server, conn.stream_end());

@@ -1,9 +1,12 @@
 //! Clients come and go.
 
+use alloc::boxed::Box;
+
 use super::action::{Action, Doom, Notice};
-use super::client::{Client, Pause, Phase};
+use super::client::{Client, Pause, Phase, Resting};
 use super::clients::resume_if_drained;
 use super::deadlines::Alarm;
+use super::roster::Seat;
 use super::{Engine, Refused};
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, PoolIdx};
@@ -38,10 +41,10 @@ impl Engine {
         self.shared.counters.total_connections.add(1);
         self.shared.counters.curr_connections.add(1);
         let session_id = self.clients.take_session_id();
-        let (config, now) = (&pool.config, self.shared.now);
-        let make = |id| Client::new(id, pool_idx, config, session_id, now);
-        let id = self.clients.slab.insert_with(make);
-        if let Some(limit) = config.client_idle_timeout {
+        let now = self.shared.now;
+        let client = Resting::new(pool_idx, session_id, now);
+        let id = self.clients.slab.insert(client);
+        if let Some(limit) = pool.config.client_idle_timeout {
             self.shared.deadlines.arm(now + limit, Alarm::Client(id));
         }
         Ok(id)
@@ -54,7 +57,7 @@ impl Engine {
 
     /// The client will send no more; what it is owed still leaves.
     pub(super) fn client_eof(&mut self, id: ClientId) {
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.slab.wake(id, &self.pools) else {
             return;
         };
         if client.pause != Pause::No && !is_planted(Canary::EofDropsRequests) {
@@ -78,9 +81,9 @@ impl Engine {
         client.out.commit(len, &mut self.shared.chunks);
         self.shared.memory.held -= to_u64(len);
         resume_if_drained(id, client, &mut self.shared);
-        client.rest(&mut self.shared.orders);
-        if client.phase != Phase::Open {
-            self.close_if_settled(id);
+        if client.is_settled() {
+            let phase = client.phase;
+            self.settle(id, phase);
         }
     }
 
@@ -91,6 +94,15 @@ impl Engine {
             if !is_planted(Canary::MemoryWaitersForgotten) {
                 self.shared.outbox.resume.extend(waiting);
             }
+        }
+    }
+
+    /// A client is owed nothing any more: it is closed, if it is to be, or rests.
+    #[inline]
+    pub(super) fn settle(&mut self, id: ClientId, phase: Phase) {
+        match phase {
+            Phase::Open => self.clients.slab.rest(id),
+            Phase::Closing { .. } => self.close_if_settled(id),
         }
     }
 
@@ -116,7 +128,7 @@ impl Engine {
         if doom == Doom::Memory && !self.shared.memory.is_exhausted() {
             return;
         }
-        if self.clients.slab.get(id).is_some() {
+        if self.clients.slab.contains(id) {
             self.drop_client(id, End::Err);
             self.shared.outbox.notice(match doom {
                 Doom::Limit | Doom::Memory => Notice::ClientOutputLimit(id),
@@ -142,28 +154,40 @@ impl Engine {
     /// Forgets a client. Its requests stay where they are: they are executed and their responses
     /// discarded.
     pub(super) fn drop_client(&mut self, id: ClientId, end: End) {
-        let Some(mut client) = self.clients.slab.remove(id) else {
+        let Some(seat) = self.clients.slab.remove(id) else {
             return;
         };
-        let pool = &mut self.pools[client.pool.index()];
-        self.client_counts.give(client.pool);
+        let pool_idx = match &seat {
+            Seat::Resting(client) => client.pool,
+            Seat::Working(client) => client.pool,
+        };
+        let pool = &mut self.pools[pool_idx.index()];
+        self.client_counts.give(pool_idx);
         pool.counters.client_connections.sub(1);
         match end {
             End::Eof => pool.counters.client_eof.add(1),
             End::Err => pool.counters.client_err.add(1),
         }
         self.shared.counters.curr_connections.sub(1);
+        self.forget_dead_alarms();
+        if let Seat::Working(client) = seat {
+            self.forget_work(client);
+        }
+    }
+
+    /// Forgets what a client that is gone has sent and was owed.
+    fn forget_work(&mut self, mut client: Box<Client>) {
         self.shared.memory.held -= client.output_len() + to_u64(client.recv.len());
         if !is_planted(Canary::SplitsLeaked) {
             for split in client.take_splits() {
                 self.shared.memory.held -= to_u64(self.clients.splits.close(split));
             }
         }
-        client.clear(&mut self.shared.chunks);
-        self.forget_dead_alarms();
         if client.pause != Pause::No {
             self.forget_dead_waiters();
         }
+        client.clear(&mut self.shared.chunks);
+        self.clients.slab.give_back(client);
     }
 
     /// Forgets the clients that are gone where clients wait, if there are many: a server that takes
@@ -180,19 +204,19 @@ impl Engine {
             if let Some(conn) = self.upstream.conns.get_mut(id)
                 && conn.stalled.len() > most
             {
-                conn.stalled.retain(|&id| clients.get(id).is_some());
+                conn.stalled.retain(|&id| clients.contains(id));
             }
         }
         let waiting = &mut self.shared.memory.waiting;
         if waiting.len() > most {
-            waiting.retain(|&id| clients.get(id).is_some());
+            waiting.retain(|&id| clients.contains(id));
         }
     }
 
     pub(super) fn drain(&mut self) {
         self.draining = true;
         for id in self.clients.ids() {
-            let Some(client) = self.clients.slab.get_mut(id) else {
+            let Some(client) = self.clients.slab.wake(id, &self.pools) else {
                 continue;
             };
             if client.pause == Pause::No {

@@ -45,7 +45,7 @@ impl Engine {
         let clients = &self.clients.slab;
         let memory = &mut self.shared.memory;
         memory.alarm_at = None;
-        memory.waiting.retain(|&id| clients.get(id).is_some());
+        memory.waiting.retain(|&id| clients.contains(id));
         if memory.waiting.is_empty() {
             return;
         }

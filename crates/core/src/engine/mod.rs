@@ -44,6 +44,7 @@ mod parse;
 mod pool;
 mod respond;
 mod rng;
+mod roster;
 mod runs;
 mod server;
 mod shared;
@@ -71,6 +72,7 @@ use clients::Clients;
 use forward::Work;
 use pool::Pool;
 use rng::Rng;
+use roster::Seat;
 use shared::Shared;
 use upstream::Upstream;
 
@@ -235,14 +237,15 @@ impl Engine {
     #[inline]
     pub fn recv_space(&mut self, conn: ConnId) -> &mut [u8] {
         let recv = match conn {
-            ConnId::Client(id) => match self.clients.slab.get_mut(id) {
-                Some(client) if client.pause == Pause::No && client.phase == Phase::Open => {
+            ConnId::Client(id) => match self.clients.slab.seat_mut(id) {
+                Some(Seat::Working(client)) => {
+                    if client.pause != Pause::No || client.phase != Phase::Open {
+                        client.read_refused = true;
+                        return &mut [];
+                    }
                     &mut client.recv
                 }
-                Some(client) => {
-                    client.read_refused = true;
-                    return &mut [];
-                }
+                Some(Seat::Resting(_)) => return &mut self.scratch[..SCRATCH_LEN],
                 None => return &mut [],
             },
             ConnId::Server(id) => match self.upstream.conns.get_mut(id) {
@@ -290,7 +293,11 @@ impl Engine {
             } else {
                 self.shared.outbox.is_urgent = false;
                 self.watch_memory();
-                self.counters.released.set(self.shared.chunks.released());
+                self.counters.released.set(
+                    self.shared.released
+                        + self.shared.chunks.released()
+                        + self.clients.slab.released(),
+                );
                 return None;
             }
         }
@@ -375,6 +382,16 @@ impl Engine {
         let held = self.clients.held() + self.upstream.held();
         assert_eq!(held, self.shared.memory.held, "memory is counted exactly");
         let stalled = self.upstream.conns.iter().map(|(_, conn)| &conn.stalled);
+        let slots = self
+            .upstream
+            .conns
+            .iter()
+            .flat_map(|(_, conn)| &conn.pipeline);
+        for id in slots.filter_map(|slot| slot.origin.client()) {
+            let roster = &self.clients.slab;
+            let works = roster.get(id).is_some();
+            assert!(works || !roster.contains(id), "who is owed something works");
+        }
         for waiting in stalled.chain([&self.shared.memory.waiting]) {
             let most = 2 * self.clients.slab.len() + lifecycle::DEAD_WAITERS_MAX;
             assert!(waiting.len() <= most + 1, "who waits is there");

@@ -19,7 +19,7 @@ use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
 impl Engine {
     /// `len` bytes of a client came into the space lent for them.
     pub(super) fn recv_client(&mut self, id: ClientId, len: usize) {
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.slab.wake(id, &self.pools) else {
             return;
         };
         client.last_active = self.shared.now;
@@ -47,7 +47,10 @@ impl Engine {
         if after > before && self.shared.memory.is_exhausted() {
             self.shared.outbox.doomed.push((id, Doom::Memory));
         }
-        self.close_if_settled(id);
+        if client.is_settled() {
+            let phase = client.phase;
+            self.settle(id, phase);
+        }
     }
 
     /// Parses the scratch buffer, in which `len` bytes follow the `kept` ones of the client.

@@ -4,7 +4,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::action::Outbox;
-use super::client::SpareOrders;
 use super::deadlines::Deadlines;
 use super::gather::Gather;
 use crate::buf::ChunkPool;
@@ -20,9 +19,12 @@ pub(crate) struct Shared {
     pub(crate) deadlines: Deadlines,
     pub(super) gather: Gather,
     pub(crate) chunks: ChunkPool,
-    pub(crate) orders: SpareOrders,
     /// The alarm that gives back unneeded memory is armed.
     pub(crate) is_tidying: bool,
+    /// The last time some queue had more room than it needed.
+    pub(crate) is_bulky: bool,
+    /// Bytes of queues that went to the allocator so far.
+    pub(crate) released: u64,
     pub(crate) memory: Memory,
     pub(crate) counters: Arc<Counters>,
     /// Where a response is composed before it is copied to where it belongs; empty between uses.
@@ -37,8 +39,9 @@ impl Shared {
             deadlines: Deadlines::default(),
             gather: Gather::default(),
             chunks: ChunkPool::default(),
-            orders: SpareOrders::default(),
             is_tidying: false,
+            is_bulky: false,
+            released: 0,
             memory: Memory::new(memory_limit),
             counters,
             reply: Vec::new(),

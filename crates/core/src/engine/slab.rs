@@ -61,6 +61,10 @@ impl<K, T> Default for Slab<K, T> {
 }
 
 impl<K: Key, T> Slab<K, T> {
+    /// Bytes that each value takes.
+    #[cfg(test)]
+    pub(crate) const PLACE_LEN: usize = size_of::<Place<T>>();
+
     /// Stores what `make` builds for its own id.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(K) -> T) -> K {
         let index = self.free.pop().unwrap_or_else(|| {

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::action::Action;
+use super::action::{Action, shrink};
 use super::client::Client;
 use super::deadlines::Alarm;
 use super::pool::Pool;
@@ -341,14 +341,12 @@ impl Upstream {
         wake_stalled(conn, shared);
     }
 
-    /// Gives back half of each pipeline that is mostly empty: after a burst, all of it soon.
-    pub(crate) fn tidy(&mut self) {
-        for conn in self.conns.iter_mut() {
-            let capacity = conn.pipeline.capacity();
-            if capacity > PIPELINE_LEN_MIN && conn.pipeline.len() < capacity / 8 {
-                conn.pipeline.shrink_to(capacity / 2);
-            }
-        }
+    /// Gives back room that the pipelines need no more; returns how many bytes.
+    pub(crate) fn tidy(&mut self) -> u64 {
+        let conns = self.conns.iter_mut();
+        conns
+            .map(|conn| shrink(&mut conn.pipeline, PIPELINE_LEN_MIN))
+            .sum()
     }
 
     pub(crate) fn held(&self) -> u64 {

@@ -182,6 +182,16 @@ impl RequestParser {
         }
     }
 
+    /// Whether a new parser would read on as this one: nothing of a frame was read.
+    #[inline]
+    #[must_use]
+    pub const fn is_at_start(&self) -> bool {
+        match self {
+            Self::Redis(parser) => parser.is_at_start(),
+            Self::Memcache(parser) => parser.is_at_start(),
+        }
+    }
+
     /// Looks at `bytes`, which start where the current frame starts and hold at least what the last
     /// call saw. After `Complete`, `Inline`, `Skip` or `Invalid` the caller drops the frame's bytes and
     /// calls again with the rest.

@@ -58,6 +58,12 @@ impl RequestParser {
         }
     }
 
+    /// See [`crate::proto::RequestParser::is_at_start`].
+    #[inline]
+    pub(crate) const fn is_at_start(&self) -> bool {
+        matches!(self.state, State::Line { searched: 0 })
+    }
+
     fn line(&mut self, bytes: &[u8], searched: usize, limits: &RequestLimits) -> Parse {
         if bytes.first() == Some(&BINARY_MAGIC) {
             return invalid(Invalid::Binary, 0, Then::Close);

@@ -17,10 +17,14 @@ pub struct Session {
     /// The client gave the right password.
     pub authenticated: bool,
     /// `CLIENT SETNAME`.
-    pub name: Option<Box<[u8]>>,
+    pub name: Option<Box<ClientName>>,
     /// `CLIENT ID`: unique in the process, counted from 1.
     pub id: u64,
 }
+
+/// What a client calls itself. Behind one word, because few clients have a name and all have the word.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientName(pub Box<[u8]>);
 
 /// What the answers depend on besides the client.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +111,7 @@ pub fn respond(
         }
         (Local::ClientSetinfo, 4) => set_info(command.text(2), out),
         (Local::ClientGetname, 2) => match &session.name {
-            Some(name) => write_bulk(name, out),
+            Some(name) => write_bulk(&name.0, out),
             None => out.extend_from_slice(b"$-1\r\n"),
         },
         (Local::ClientId, 2) => write_integer(session.id, out),
@@ -293,7 +297,7 @@ fn write_hello(id: u64, out: &mut Vec<u8>) {
 fn set_name(name: &[u8], session: &mut Session) -> bool {
     let valid = is_name(name);
     if valid {
-        session.name = (!name.is_empty()).then(|| name.into());
+        session.name = (!name.is_empty()).then(|| Box::new(ClientName(name.into())));
     }
     valid
 }

@@ -78,6 +78,12 @@ impl RequestParser {
         self.parse_any(bytes, limits)
     }
 
+    /// See [`crate::proto::RequestParser::is_at_start`].
+    #[inline]
+    pub(crate) const fn is_at_start(&self) -> bool {
+        self.words == 0 && self.scanned == 0
+    }
+
     /// As [`Self::parse`], for requests of any kind.
     #[inline(never)]
     fn parse_any(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {

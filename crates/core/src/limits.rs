@@ -105,6 +105,11 @@ pub const CLIENT_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     256 * 1024
 };
 
+/// A response at least this long is a large one. Of a client that gets such, no more requests are in flight
+/// than will bring about [`CLIENT_OUTPUT_SOFT`] bytes, at least one: the responses of others wait in line
+/// behind them on the same server connection.
+pub const LARGE_RESPONSE_LEN: u64 = if cfg!(small_limits) { 250 } else { 16 * 1024 };
+
 /// Default of `client_output_limit` (hard limit): the client is closed, the rest of its replies
 /// discarded and counted. Above redis' largest value, so that every single reply can pass.
 pub const CLIENT_OUTPUT_LIMIT_DEFAULT: u64 = 1024 * 1024 * 1024;

@@ -9,7 +9,7 @@ use support::{bulk, cmd, redis, with_timeout};
 use twemproxy_core::config::{Config, PoolConfig};
 use twemproxy_core::engine::{Closed, Notice};
 use twemproxy_core::ids::{ClientId, ServerConnId, ServerIdx};
-use twemproxy_core::limits::{GATHER_MAX, MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT};
+use twemproxy_core::limits::{CLIENT_OUTPUT_SOFT, GATHER_MAX, MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
 use twemproxy_testkit::hand::{Hand, OnConnect, pool};
@@ -325,4 +325,53 @@ fn gathers_when_responses_take(millis: u64) -> bool {
 fn events_gather_only_while_servers_take_their_time() {
     assert!(gathers_when_responses_take(2));
     assert!(!gathers_when_responses_take(0));
+}
+
+/// How many requests a server was sent since it was last asked.
+fn requests_at(hand: &mut Hand, conn: ServerConnId) -> usize {
+    hand.got(conn).matches("get a").count()
+}
+
+// With small limits every response is a large one.
+#[cfg(not(small_limits))]
+#[test]
+fn of_a_client_with_large_responses_few_requests_are_in_flight() {
+    const LARGE: usize = 64 * 1024;
+    let at_once = usize::try_from(CLIENT_OUTPUT_SOFT).unwrap() / LARGE;
+    let value = "x".repeat(LARGE - 18);
+    let large = format!("VALUE a 0 {}\r\n{value}\r\n", value.len()) + "END\r\n";
+    let mut hand = Hand::new(pool(Protocol::Memcache, 1));
+    let (greedy, modest) = (hand.client(), hand.client());
+    hand.send(greedy, b"get a\r\n");
+    let conn = hand.conn(0);
+    hand.say(conn, large.as_bytes());
+    assert_eq!(hand.got(greedy), large);
+    assert_eq!(requests_at(&mut hand, conn), 1);
+
+    // Although it rested meanwhile.
+    hand.send(greedy, &b"get a\r\n".repeat(16));
+    hand.send(modest, &b"get a\r\n".repeat(16));
+    assert_eq!(requests_at(&mut hand, conn), at_once + 16);
+    for answered in 1..=at_once {
+        hand.say(conn, large.as_bytes());
+        assert_eq!(hand.got(greedy), large);
+        // It goes on whenever half of them are answered.
+        let half = at_once / 2;
+        let more = if answered % half == 0 { half } else { 0 };
+        assert_eq!(requests_at(&mut hand, conn), more);
+    }
+    hand.say(conn, b"END\r\n".repeat(16).as_slice());
+    assert_eq!(hand.got(modest), "END\r\n".repeat(16));
+
+    // Small responses open the window again, by and by.
+    let mut left = 16 - at_once;
+    let mut in_flight = at_once;
+    while left > 0 {
+        hand.say(conn, &b"END\r\n".repeat(in_flight));
+        left -= in_flight;
+        in_flight = requests_at(&mut hand, conn);
+    }
+    assert_eq!(hand.got(greedy), "END\r\n".repeat(16 - at_once));
+    hand.send(greedy, &b"get a\r\n".repeat(100));
+    assert_eq!(requests_at(&mut hand, conn), 100);
 }

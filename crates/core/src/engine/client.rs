@@ -18,7 +18,8 @@ use crate::canary::{Canary, is_planted};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{
-    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, PARKED_DEAD_MAX, SEND_MOVE_MIN,
+    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, LARGE_RESPONSE_LEN,
+    PARKED_DEAD_MAX, SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
@@ -93,6 +94,7 @@ pub(crate) struct Resting {
     pub(crate) last_active: Micros,
     session: Session,
     bindings: Option<Box<Bindings>>,
+    window: Window,
 }
 
 impl Resting {
@@ -106,7 +108,49 @@ impl Resting {
                 ..Session::default()
             },
             bindings: None,
+            window: Window::default(),
         }
+    }
+}
+
+/// How many requests of a client may be in flight. Many, as long as its responses are small; but large
+/// ones make everybody else's wait that share a server connection, and those still to come count as if
+/// they waited for the client already. How large they will be is guessed from the last ones.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Window {
+    /// Of a response to come, in KiB; 0 unless they are large.
+    response_kib: u16,
+}
+
+impl Window {
+    /// A response of `len` bytes has come.
+    #[inline]
+    fn note(&mut self, len: u64) {
+        if len >= LARGE_RESPONSE_LEN || *self != Self::default() {
+            self.note_large(len);
+        }
+    }
+
+    /// The guess follows at once to a larger response, and by halves to smaller ones.
+    #[cold]
+    fn note_large(&mut self, len: u64) {
+        let guess = len.max(u64::from(self.response_kib) * 512);
+        self.response_kib = if guess >= LARGE_RESPONSE_LEN {
+            u16::try_from(guess / 1024).unwrap_or(u16::MAX).max(1)
+        } else {
+            0
+        };
+    }
+
+    #[inline]
+    fn in_flight_max(self) -> u32 {
+        if self == Self::default() {
+            return CLIENT_IN_FLIGHT_MAX;
+        }
+        let count = CLIENT_OUTPUT_SOFT / (u64::from(self.response_kib) * 1024);
+        u32::try_from(count)
+            .unwrap_or(u32::MAX)
+            .clamp(1, CLIENT_IN_FLIGHT_MAX)
     }
 }
 
@@ -142,6 +186,7 @@ pub(crate) struct Client {
     parked_dead: usize,
     /// Bytes of early responses, in `parked` and in buffers of their own.
     early_len: u64,
+    window: Window,
 }
 
 impl Client {
@@ -177,6 +222,7 @@ impl Client {
             parked_live: 0,
             parked_dead: 0,
             early_len: 0,
+            window: Window::default(),
         }
     }
 
@@ -199,6 +245,7 @@ impl Client {
         self.bindings = resting.bindings;
         self.last_active = resting.last_active;
         self.head_seq = resting.head_seq;
+        self.window = resting.window;
     }
 
     /// Whether all that is to be kept of it is a [`Resting`]: nothing is owed to it, nothing it sent is
@@ -220,6 +267,7 @@ impl Client {
             && self.session.name.is_none()
             && !self.session.authenticated
             && self.bindings.is_none()
+            && self.window == Window::default()
     }
 
     /// Takes out what is to be kept of a client that may rest. The record is blank then.
@@ -231,6 +279,7 @@ impl Client {
             last_active: self.last_active,
             session: mem::take(&mut self.session),
             bindings: self.bindings.take(),
+            window: mem::take(&mut self.window),
         }
     }
 
@@ -286,7 +335,8 @@ impl Client {
     #[inline]
     pub(crate) fn room(&self) -> u32 {
         if self.output_len() < CLIENT_OUTPUT_SOFT {
-            CLIENT_IN_FLIGHT_MAX.saturating_sub(to_u32(self.order.len()))
+            let in_flight_max = self.window.in_flight_max();
+            in_flight_max.saturating_sub(to_u32(self.order.len()))
         } else {
             0
         }
@@ -295,8 +345,14 @@ impl Client {
     /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at
     /// its limit is resumed once per many responses and not once per response.
     pub(crate) fn has_drained(&self) -> bool {
-        to_u32(self.order.len()) <= CLIENT_IN_FLIGHT_MAX / 2
+        to_u32(self.order.len()) <= self.window.in_flight_max() / 2
             && self.output_len() <= CLIENT_OUTPUT_SOFT / 2
+    }
+
+    /// A response to it of `len` bytes in all has come.
+    #[inline]
+    pub(crate) fn note_response(&mut self, len: u64) {
+        self.window.note(len);
     }
 
     /// Bytes of responses held for this client.

@@ -78,6 +78,15 @@ impl Clients {
         }
     }
 
+    /// A response, of `len` bytes in all, was the last part of an answer's.
+    #[inline]
+    pub(crate) fn note_response(&mut self, origin: Origin, len: u64) {
+        let client = origin.client().and_then(|id| self.slab.get_mut(id));
+        if let Some(client) = client {
+            client.note_response(len);
+        }
+    }
+
     /// A part of a response has come and more will. Returns whether it was anybody's.
     pub(crate) fn answer_more(
         &mut self,

@@ -194,6 +194,7 @@ impl Reader<'_> {
             && bytes[0] == b'-'
             && verdict(bytes) == Verdict::Failing;
         if self.clients.answer(origin, bytes, shared) {
+            self.clients.note_response(origin, response_len);
             self.conn.counters.responses.add(1);
             self.conn.counters.response_bytes.add(response_len);
             if !is_failing && self.health.is_watched {

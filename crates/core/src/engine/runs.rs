@@ -112,6 +112,7 @@ impl Reader<'_> {
             left = None;
             shared.memory.held += to_u64(len);
             let flush = client.respond(seq, response, &mut shared.chunks);
+            client.note_response(to_u64(len));
             answered(id, client, flush, shared);
             *at += len;
             done += 1;

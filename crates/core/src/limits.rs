@@ -73,6 +73,10 @@ pub const FREE_FRAGMENTS_MAX: usize = 16;
 /// See [`FREE_SPLITS_MAX`].
 pub const FREE_FRAGMENT_LEN_MAX: usize = 4 * 1024;
 
+/// Elements of one fragment's response whose places are remembered from when it is measured until it is
+/// merged; the elements of one that has more are found a second time.
+pub const RESPONSE_MARKS_MAX: usize = bound(4096, 5);
+
 /// Free order queues one engine keeps for clients that are owed nothing at the moment, with at most
 /// [`FREE_ORDER_LEN_MAX`] entries each; the rest goes to the allocator.
 pub const FREE_ORDERS_MAX: usize = 64;

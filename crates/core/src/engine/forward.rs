@@ -18,7 +18,7 @@ use crate::ids::{ClientId, ServerConnId, ServerIdx};
 use crate::limits::SERVER_EARLY_FLUSH_LEN;
 use crate::num::{to_u32, to_usize};
 use crate::proto::redis::local::{self, After, LocalConfig};
-use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, Span, memcache};
+use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, Run, Span, memcache};
 
 /// The bytes of one request.
 #[derive(Debug)]
@@ -51,18 +51,17 @@ impl Frame<'_> {
     }
 }
 
-/// Memory of the routing of one multi-key request, kept for the next. All empty between uses.
+/// Memory of the routing of one multi-key request, kept for the next. All but `parts` empty between uses.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    parts: Vec<Part>,
+    /// The keys of the request; empty if they have not been noted when it was parsed.
+    pub(super) parts: Vec<Part>,
     /// Position of each part's server in the pool.
     owners: Vec<u32>,
     /// Per position in the pool: the parts it owns.
     groups: Vec<Group>,
-    /// Part indexes, by owner, in request order.
-    sorted: Vec<u32>,
-    /// Which fragment each part belongs to, in request order.
-    order: Vec<u16>,
+    /// Which fragment which parts belong to, in request order.
+    runs: Vec<Run>,
     fragments: Vec<Plan>,
     head: Vec<u8>,
 }
@@ -71,8 +70,6 @@ pub(super) struct Work {
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     count: u32,
-    /// Where its next part goes in `sorted`.
-    next: u32,
     fragment: u16,
 }
 
@@ -82,20 +79,10 @@ struct Plan {
     server: ServerIdx,
     /// `None` if the server is down.
     conn: Option<ServerConnId>,
-    /// Its parts: `sorted[first..first + count]`.
-    first: u32,
+    /// How many parts it has.
     count: u32,
-}
-
-/// Where the keys of a request live.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Owners {
-    /// Every server is ejected.
-    None,
-    /// All on one.
-    One(u32),
-    /// On several; the first and the first that differs from it, as indexes into the parts.
-    Several(usize, usize),
+    /// Bytes that were queued on the connection before it.
+    queued: u64,
 }
 
 impl Engine {
@@ -172,33 +159,36 @@ impl Engine {
             .forward(from, owner, frame, request, &mut self.shared)
     }
 
-    /// Finds the owner of every key of the request; fills `work.parts` and `work.owners`.
+    /// Finds the owner of every key of the request; fills `work` up to `groups`. Returns false if every
+    /// server is ejected.
     fn find_owners(
         &mut self,
         id: ClientId,
         frame: &[u8],
         request: &Request,
         work: &mut Work,
-    ) -> Owners {
+    ) -> bool {
         let client = self
             .clients
             .slab
             .get(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
-        proto::parts(pool.config.protocol, frame, request, &mut work.parts);
+        if work.parts.is_empty() {
+            proto::parts(pool.config.protocol, frame, request, &mut work.parts);
+        }
         assert!(!work.parts.is_empty(), "a request routed by keys has keys");
+        work.groups
+            .resize(pool.config.servers.len(), Group::default());
+        work.owners.reserve(work.parts.len());
         for part in &work.parts {
             let Some(owner) = pool.owner(part.key.of(frame), &mut self.rng) else {
-                return Owners::None;
+                return false;
             };
+            work.groups[to_usize(owner)].count += 1;
             work.owners.push(owner);
         }
-        let first = work.owners[0];
-        match work.owners.iter().position(|&owner| owner != first) {
-            None => Owners::One(first),
-            Some(other) => Owners::Several(0, other),
-        }
+        true
     }
 
     /// Sends a multi-key request that cannot be split: unchanged, if one server has all its keys.
@@ -209,33 +199,33 @@ impl Engine {
         request: &Request,
         work: &mut Work,
     ) -> Result<(), Stalled<'a>> {
-        let owner = match self.find_owners(id, frame.bytes(), request, work) {
-            Owners::None => None,
-            Owners::One(owner) => Some(owner),
-            Owners::Several(first, other) => {
-                let client = self
-                    .clients
-                    .slab
-                    .get(id)
-                    .expect("the caller has just found it");
-                let pool = &self.pools[client.pool.index()];
-                if pool.config.cross_server_keys == CrossServerKeys::Error {
-                    let mut reply = Vec::new();
-                    let name = |part: usize| {
-                        let server = &pool.config.servers[to_usize(work.owners[part])];
-                        (
-                            work.parts[part].key.of(frame.bytes()),
-                            server.name.as_bytes(),
-                        )
-                    };
-                    write_cross_slot(name(first), name(other), &mut reply);
-                    self.answer_now(id, &reply);
-                    return Ok(());
-                }
-                Some(work.owners[first])
+        if !self.find_owners(id, frame.bytes(), request, work) {
+            return self.forward(id, None, frame, request);
+        }
+        let owner = work.owners[0];
+        let other = work.owners.iter().position(|&other| other != owner);
+        if let Some(other) = other {
+            let client = self
+                .clients
+                .slab
+                .get(id)
+                .expect("the caller has just found it");
+            let pool = &self.pools[client.pool.index()];
+            if pool.config.cross_server_keys == CrossServerKeys::Error {
+                let mut reply = Vec::new();
+                let name = |part: usize| {
+                    let server = &pool.config.servers[to_usize(work.owners[part])];
+                    (
+                        work.parts[part].key.of(frame.bytes()),
+                        server.name.as_bytes(),
+                    )
+                };
+                write_cross_slot(name(0), name(other), &mut reply);
+                self.answer_now(id, &reply);
+                return Ok(());
             }
-        };
-        self.forward(id, owner, frame, request)
+        }
+        self.forward(id, Some(owner), frame, request)
     }
 
     /// Splits a multi-key request by server.
@@ -247,15 +237,12 @@ impl Engine {
         merge: Merge,
         work: &mut Work,
     ) -> Result<(), Stalled<'a>> {
-        if self.find_owners(id, frame.bytes(), request, work) == Owners::None {
+        if !self.find_owners(id, frame.bytes(), request, work) {
             self.answer_failure(id, Closed::Refused, request);
             return Ok(());
         }
         if self.plan_fragments(id, work).is_err() {
             return Err(Stalled(frame));
-        }
-        if is_planted(Canary::MergeOrderReversed) {
-            work.order.reverse();
         }
         let client = self
             .clients
@@ -263,63 +250,49 @@ impl Engine {
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
+        let (protocol, timeout) = (pool.config.protocol, pool.config.timeout);
+        let fragment_count = work.fragments.len();
         pool.counters
             .fragments
-            .add(u64::from(to_u32(work.fragments.len())));
-        let pending = if work.fragments.len() == 1 {
+            .add(u64::from(to_u32(fragment_count)));
+        let chunks = &mut self.shared.chunks;
+        self.upstream
+            .compose(protocol, frame.bytes(), request, work, chunks);
+        if is_planted(Canary::MergeOrderReversed) {
+            work.runs.reverse();
+        }
+        let pending = if fragment_count == 1 {
             Pending::Waiting
         } else {
-            let count = to_u32(work.fragments.len());
-            Pending::Split(self.clients.splits.open(merge, &work.order, count))
+            let counts = work.fragments.iter().map(|plan| plan.count);
+            Pending::Split(self.clients.splits.open(merge, &work.runs, counts))
         };
         let seq = client.push(pending, &mut self.shared.orders);
         for (index, plan) in work.fragments.iter().enumerate() {
-            let origin = fragment_origin(id, seq, index, work.fragments.len());
-            let Some(conn_id) = plan.conn else {
-                continue;
-            };
-            let parts = &work.sorted[to_usize(plan.first)..to_usize(plan.first + plan.count)];
-            let raws = parts.iter().map(|&part| work.parts[to_usize(part)].raw);
-            work.head.clear();
-            let protocol = pool.config.protocol;
-            proto::fragment_head(protocol, frame.bytes(), request, plan.count, &mut work.head);
-            let conn = self
-                .upstream
-                .conns
-                .get_mut(conn_id)
-                .expect("it was just chosen");
-            let before = conn.out.len();
-            let out = &mut conn.out;
-            let chunks = &mut self.shared.chunks;
-            out.append(&work.head, chunks);
-            let part_end = proto::part_end(protocol);
-            append_parts(frame.bytes(), raws, part_end, |bytes| {
-                if !bytes.is_empty() {
-                    out.append(bytes, chunks);
-                }
-            });
-            out.append(proto::fragment_end(protocol), chunks);
-            let len = u32::try_from(out.len() - before).expect("a fragment is at most its request");
-            let outgoing = Outgoing {
-                origin: Some(origin),
-                len,
-                readonly: request.readonly,
-            };
-            let timeout = pool.config.timeout;
-            self.upstream
-                .queued(conn_id, outgoing, timeout, &mut self.shared);
+            if let Some(conn_id) = plan.conn {
+                let conn = self.upstream.conns.get(conn_id);
+                let end = conn.expect("it was just chosen").out.len();
+                let len = u32::try_from(end - plan.queued);
+                let outgoing = Outgoing {
+                    origin: Some(fragment_origin(id, seq, index, fragment_count)),
+                    len: len.expect("a fragment is at most its request"),
+                    readonly: request.readonly,
+                };
+                self.upstream
+                    .queued(conn_id, outgoing, timeout, &mut self.shared);
+            }
         }
         for (index, plan) in work.fragments.iter().enumerate() {
             if plan.conn.is_none() {
-                let origin = fragment_origin(id, seq, index, work.fragments.len());
+                let origin = fragment_origin(id, seq, index, fragment_count);
                 self.fail_down(plan.server, origin, request, plan.count);
             }
         }
         Ok(())
     }
 
-    /// Groups the parts by owner, in server index order, and chooses each fragment's connection.
-    /// Fails if the client must wait for one of them.
+    /// Makes each owner's parts a fragment, in server index order, and chooses its connection. Fails if
+    /// the client must wait for one of them.
     fn plan_fragments(&mut self, id: ClientId, work: &mut Work) -> Result<(), ()> {
         let client = self
             .clients
@@ -327,18 +300,10 @@ impl Engine {
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
-        let servers = pool.config.servers.len();
-        work.groups.resize(servers, Group::default());
-        for &owner in &work.owners {
-            work.groups[to_usize(owner)].count += 1;
-        }
-        let mut first = 0;
         for (position, group) in (0..).zip(&mut work.groups) {
-            let count = group.count;
-            if count == 0 {
+            if group.count == 0 {
                 continue;
             }
-            group.next = first;
             group.fragment = fragment_idx(work.fragments.len()).0;
             let server = pool.server(position);
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
@@ -349,19 +314,9 @@ impl Engine {
             work.fragments.push(Plan {
                 server,
                 conn,
-                first,
-                count,
+                count: group.count,
+                queued: 0,
             });
-            first += count;
-        }
-        work.sorted.resize(work.parts.len(), 0);
-        work.order.resize(work.parts.len(), 0);
-        let order = work.order.iter_mut();
-        for ((part, &owner), order) in (0..).zip(&work.owners).zip(order) {
-            let group = &mut work.groups[to_usize(owner)];
-            *order = group.fragment;
-            work.sorted[to_usize(group.next)] = part;
-            group.next += 1;
         }
         Ok(())
     }
@@ -394,7 +349,8 @@ impl Engine {
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
-            let split = self.clients.splits.open(merge, &[], pool.server_count());
+            let counts = (0..pool.config.servers.len()).map(|_| 0);
+            let split = self.clients.splits.open(merge, &[], counts);
             client.push(Pending::Split(split), &mut self.shared.orders)
         });
         let mut down = Vec::new();
@@ -542,6 +498,73 @@ impl Upstream {
         Ok(())
     }
 
+    /// Queues the bytes of the planned fragments, each for its server, and fills `work.runs`.
+    fn compose(
+        &mut self,
+        protocol: Protocol,
+        frame: &[u8],
+        request: &Request,
+        work: &mut Work,
+        chunks: &mut ChunkPool,
+    ) {
+        let Work {
+            parts,
+            owners,
+            groups,
+            runs,
+            fragments,
+            head,
+        } = work;
+        let mut append = |conn: ServerConnId, bytes: &[u8]| {
+            let conn = self.conns.get_mut(conn).expect("it was just chosen");
+            let queued = conn.out.len();
+            conn.out.append(bytes, chunks);
+            queued
+        };
+        for plan in fragments.iter_mut() {
+            if let Some(conn) = plan.conn {
+                head.clear();
+                proto::fragment_head(protocol, frame, request, plan.count, head);
+                plan.queued = append(conn, head);
+            }
+        }
+        let part_end = proto::part_end(protocol);
+        let gap = to_u32(part_end.len());
+        let mut append_run = |owner: u32, raw: Span, keys: u32| {
+            let fragment = groups[to_usize(owner)].fragment;
+            runs.push(Run { fragment, keys });
+            let Some(conn) = fragments[usize::from(fragment)].conn else {
+                return;
+            };
+            let with_end = to_usize(raw.start)..to_usize(raw.end + gap);
+            match frame.get(with_end) {
+                Some(bytes) if bytes.ends_with(part_end) => _ = append(conn, bytes),
+                _ => {
+                    append(conn, raw.of(frame));
+                    append(conn, part_end);
+                }
+            }
+        };
+        let (mut run_owner, mut raw, mut keys) = (owners[0], parts[0].raw, 1);
+        for (part, &owner) in parts.iter().zip(&*owners).skip(1) {
+            // What lies side by side in the frame is copied together.
+            if owner == run_owner && part.raw.start == raw.end + gap {
+                raw.end = part.raw.end;
+                keys += 1;
+            } else {
+                append_run(run_owner, raw, keys);
+                (run_owner, raw, keys) = (owner, part.raw, 1);
+            }
+        }
+        append_run(run_owner, raw, keys);
+        let fragment_end = proto::fragment_end(protocol);
+        if !fragment_end.is_empty() {
+            for conn in fragments.iter().filter_map(|plan| plan.conn) {
+                append(conn, fragment_end);
+            }
+        }
+    }
+
     /// Queues the request that `append` puts into the connection's queue.
     #[inline(always)]
     pub(super) fn enqueue(
@@ -585,43 +608,9 @@ impl Work {
         self.parts.clear();
         self.owners.clear();
         self.groups.clear();
-        self.sorted.clear();
-        self.order.clear();
+        self.runs.clear();
         self.fragments.clear();
         self.head.clear();
-    }
-}
-
-/// Gives `append` the parts `raws` of `frame`, each with `part_end` behind it. Those that lie side by
-/// side in the frame are given as one.
-#[inline]
-fn append_parts(
-    frame: &[u8],
-    raws: impl Iterator<Item = Span>,
-    part_end: &[u8],
-    mut append: impl FnMut(&[u8]),
-) {
-    let gap = to_u32(part_end.len());
-    let mut run: Option<Span> = None;
-    for raw in raws {
-        match &mut run {
-            Some(run)
-                if raw.start == run.end + gap
-                    && (gap == 0 || frame[to_usize(run.end)..].starts_with(part_end)) =>
-            {
-                run.end = raw.end;
-            }
-            _ => {
-                if let Some(run) = run.replace(raw) {
-                    append(run.of(frame));
-                    append(part_end);
-                }
-            }
-        }
-    }
-    if let Some(run) = run {
-        append(run.of(frame));
-        append(part_end);
     }
 }
 

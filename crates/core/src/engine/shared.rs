@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) is_tidying: bool,
     pub(crate) memory: Memory,
     pub(crate) counters: Arc<Counters>,
+    /// Of the fragment's response just measured, see [`crate::proto::FragmentResponse::marks`].
+    pub(crate) marks: Vec<usize>,
     /// Where a response is composed before it is copied to where it belongs; empty between uses.
     pub(crate) reply: Vec<u8>,
 }
@@ -38,6 +40,7 @@ impl Shared {
             is_tidying: false,
             memory: Memory::new(memory_limit),
             counters,
+            marks: Vec::new(),
             reply: Vec::new(),
         }
     }

@@ -4,10 +4,12 @@
 //! many calls as it takes. What no memcached says is refused, because after it the next response
 //! could be taken for another client's.
 
+use alloc::vec::Vec;
+
 use memchr::memchr;
 
 use super::words::{Words, short_number, word_end};
-use crate::limits::RESPONSE_LINE_LEN_MAX;
+use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
 use crate::num::{to_u32, to_usize};
 use crate::proto::ResponseStep;
 use crate::proto::scan::{digits_u32, digits_u64, likely_short_header};
@@ -80,6 +82,40 @@ impl ResponseParser {
                     at += CRLF.len();
                     self.state = State::Next;
                 }
+            }
+        }
+    }
+
+    /// The length of the `VALUE` blocks and `END` that `bytes` begin with, if nothing of them has been
+    /// consumed, they are whole and written in the commonest way; `marks` gets where the first block begins
+    /// and where each ends.
+    pub(in crate::proto) fn whole_values(
+        &mut self,
+        bytes: &[u8],
+        marks: &mut Vec<usize>,
+    ) -> Option<usize> {
+        if !matches!(self.state, State::First) {
+            return None;
+        }
+        let mut at = 0;
+        loop {
+            marks.push(at);
+            let rest = bytes.get(at..)?;
+            if let Some((line_len, data_len)) = plain_value_line(rest) {
+                if marks.len() > RESPONSE_MARKS_MAX {
+                    return None;
+                }
+                let data_end = line_len + to_usize(data_len);
+                let after = rest.get(data_end..)?.first_chunk::<2>()?;
+                if after != CRLF {
+                    return None;
+                }
+                at += data_end + CRLF.len();
+            } else if rest.starts_with(END) {
+                self.searched = 0;
+                return Some(at + END.len());
+            } else {
+                return None;
             }
         }
     }
@@ -230,7 +266,7 @@ fn value_data_len(line: &[u8]) -> Option<u32> {
 }
 
 const VALUE: &[u8] = b"VALUE ";
-const END: &[u8] = b"END\r\n";
+pub(super) const END: &[u8] = b"END\r\n";
 const CRLF: &[u8] = b"\r\n";
 
 #[cfg(test)]

@@ -89,6 +89,24 @@ pub(super) fn word_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
+/// The place of the first blank or control byte (DEL is not looked for) at or after `at`, or the end.
+#[inline(always)]
+pub(super) fn low_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let eight = u64::from_le_bytes(*eight);
+        // As in `stops`.
+        let low = eight.wrapping_sub(EACH * 0x21) & !eight & (EACH * 0x80);
+        if low != 0 {
+            return at + to_usize(low.trailing_zeros() / 8);
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|&byte| byte > b' ') {
+        at += 1;
+    }
+    at
+}
+
 /// Reads the one to nine digits at `at`, which cannot overflow; the number and the place after it.
 #[inline]
 pub(super) fn short_number(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
@@ -113,7 +131,7 @@ const fn stops(eight: u64) -> u64 {
 }
 
 const EACH: u64 = 0x0101_0101_0101_0101;
-const DEL: u8 = 0x7f;
+pub(super) const DEL: u8 = 0x7f;
 
 #[cfg(test)]
 mod tests {

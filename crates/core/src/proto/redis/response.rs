@@ -7,7 +7,9 @@
 //! RESP2 only. A type of RESP3 would be one more arm of `Line::read`: a scalar, a body, or a
 //! multiple of elements.
 
-use crate::limits::RESPONSE_LINE_LEN_MAX;
+use alloc::vec::Vec;
+
+use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{ResponseStep, scan};
 
@@ -109,6 +111,31 @@ impl ResponseParser {
         }
     }
 
+    /// The length of the array that `bytes` begin with, if nothing of it has been consumed, it is whole
+    /// and has short bulk strings and nils only; `marks` gets where the first begins and where each ends.
+    pub(in crate::proto) fn whole_array(
+        &mut self,
+        bytes: &[u8],
+        marks: &mut Vec<usize>,
+    ) -> Option<usize> {
+        let (count, header_len) = scan::short_header(b'*', bytes)?;
+        if self.elements > 0 || to_usize(count) > RESPONSE_MARKS_MAX {
+            return None;
+        }
+        let mut at = to_usize(header_len);
+        marks.push(at);
+        for _ in 0..count {
+            let rest = bytes.get(at..)?;
+            at += match whole_bulk(rest) {
+                Some(len) => len,
+                None => rest.starts_with(NIL).then_some(NIL.len())?,
+            };
+            marks.push(at);
+        }
+        self.scanned = 0;
+        Some(at)
+    }
+
     /// Reads the line that `text` begins with.
     #[inline]
     fn line(&mut self, text: &[u8]) -> Line {
@@ -177,6 +204,8 @@ fn whole_bulk(bytes: &[u8]) -> Option<usize> {
     let after = bytes.get(end..)?.first_chunk::<2>()?;
     (after == b"\r\n").then_some(end + 2)
 }
+
+const NIL: &[u8] = b"$-1\r\n";
 
 enum Body {
     Ended(usize),

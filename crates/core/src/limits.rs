@@ -77,6 +77,9 @@ pub const FREE_FRAGMENT_LEN_MAX: usize = 4 * 1024;
 /// merged; the elements of one that has more are found a second time.
 pub const RESPONSE_MARKS_MAX: usize = bound(4096, 5);
 
+/// Keys of one request for whose places memory is kept; more give it back to the allocator at once.
+pub const FREE_PARTS_MAX: usize = 16 * 1024;
+
 /// Free order queues one engine keeps for clients that are owed nothing at the moment, with at most
 /// [`FREE_ORDER_LEN_MAX`] entries each; the rest goes to the allocator.
 pub const FREE_ORDERS_MAX: usize = 64;

@@ -43,7 +43,7 @@ impl Splits {
     pub(crate) fn open(
         &mut self,
         merge: Merge,
-        runs: &[Run],
+        runs: impl IntoIterator<Item = Run>,
         keys: impl ExactSizeIterator<Item = u32>,
     ) -> SplitId {
         let index = self.free.pop().unwrap_or_else(|| {
@@ -57,7 +57,7 @@ impl Splits {
         split.missing = to_u32(keys.len());
         split.held = 0;
         split.runs.clear();
-        split.runs.extend_from_slice(runs);
+        split.runs.extend(runs);
         split.fragment_count = keys.len();
         if split.fragments.len() < split.fragment_count {
             split

@@ -13,6 +13,7 @@ pub mod scan;
 
 use alloc::vec::Vec;
 
+use crate::buf::append_piece;
 use crate::num::to_usize;
 
 /// The protocol of a pool.
@@ -134,7 +135,7 @@ pub enum Merge {
 }
 
 /// One key of a multi-key request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Part {
     /// The key itself.
     pub key: Span,
@@ -152,6 +153,9 @@ pub struct Run {
     pub keys: u32,
 }
 
+/// Where a parser notes the keys of a request that is to be split, if anybody wants them.
+pub(crate) type Noted<'a> = Option<&'a mut Vec<Part>>;
+
 /// One fragment's response, whole.
 #[derive(Clone, Debug, Default)]
 pub struct FragmentResponse {
@@ -167,12 +171,13 @@ pub struct FragmentResponse {
 }
 
 impl FragmentResponse {
-    /// The next elements, `count` of them or as many as are left; `None` if the marks are not its own.
-    #[inline]
-    fn take(&mut self, count: u32) -> Option<&[u8]> {
+    /// Appends the next elements, `count` of them or as many as are left; `None` if there are no marks.
+    #[inline(always)]
+    fn append_next(&mut self, count: u32, out: &mut Vec<u8>) -> Option<()> {
         let start = *self.marks.get(self.next)?;
         self.next = (self.next + to_usize(count)).min(self.marks.len() - 1);
-        self.bytes.get(start..self.marks[self.next])
+        append_piece(out, &self.bytes, start..self.marks[self.next]);
+        Some(())
     }
 }
 

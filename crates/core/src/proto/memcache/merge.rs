@@ -36,7 +36,7 @@ fn values(runs: &[Run], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) -
     }
     out.reserve(len);
     for run in runs {
-        out.extend_from_slice(fragments[usize::from(run.fragment)].take(run.keys)?);
+        fragments[usize::from(run.fragment)].append_next(run.keys, out)?;
     }
     for FragmentResponse {
         bytes, marks, next, ..

@@ -13,7 +13,7 @@ use super::line::{self, Line, Refusal};
 use super::words::{DEL, low_end, short_number, word_end};
 use crate::limits::{MEMCACHE_KEY_LEN_MAX, MEMCACHE_LINE_LEN_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
-use crate::proto::{self, Merge, Parse, Part, Request, RequestLimits, Route, Span, Then};
+use crate::proto::{self, Merge, Noted, Parse, Part, Request, RequestLimits, Route, Span, Then};
 
 /// Resumable position within one request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,7 +52,7 @@ impl RequestParser {
         &mut self,
         bytes: &[u8],
         limits: &RequestLimits,
-        noted: Option<&mut Vec<Part>>,
+        noted: Noted<'_>,
     ) -> Parse {
         match self.state {
             State::Line { searched: 0 } => {
@@ -77,12 +77,7 @@ impl RequestParser {
     }
 
     /// As [`Self::line`] from the beginning, quicker for a `get` of many keys.
-    fn line_noting(
-        &mut self,
-        bytes: &[u8],
-        limits: &RequestLimits,
-        noted: Option<&mut Vec<Part>>,
-    ) -> Parse {
+    fn line_noting(&mut self, bytes: &[u8], limits: &RequestLimits, noted: Noted<'_>) -> Parse {
         if let Some(noted) = noted {
             noted.clear();
             if let Some(request) = plain_get_of_many(bytes, limits, noted) {
@@ -253,6 +248,7 @@ fn plain_get(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
 
 /// As [`plain_get`], for two keys or more, which are appended to `parts`. `None` says nothing, and leaves
 /// some keys behind.
+#[inline(never)]
 fn plain_get_of_many(
     bytes: &[u8],
     limits: &RequestLimits,

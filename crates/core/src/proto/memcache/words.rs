@@ -91,20 +91,22 @@ pub(super) fn word_end(bytes: &[u8], mut at: usize) -> usize {
 
 /// The place of the first blank or control byte (DEL is not looked for) at or after `at`, or the end.
 #[inline(always)]
-pub(super) fn low_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+pub(super) fn low_end(bytes: &[u8], at: usize) -> usize {
+    let (eights, rest) = bytes.get(at..).unwrap_or_default().as_chunks::<8>();
+    let mut end = at;
+    for eight in eights {
         let eight = u64::from_le_bytes(*eight);
         // As in `stops`.
         let low = eight.wrapping_sub(EACH * 0x21) & !eight & (EACH * 0x80);
         if low != 0 {
-            return at + to_usize(low.trailing_zeros() / 8);
+            return end + to_usize(low.trailing_zeros() / 8);
         }
-        at += 8;
+        end += 8;
     }
-    while bytes.get(at).is_some_and(|&byte| byte > b' ') {
-        at += 1;
-    }
-    at
+    end + rest
+        .iter()
+        .position(|&byte| byte <= b' ')
+        .unwrap_or(rest.len())
 }
 
 /// Reads the one to nine digits at `at`, which cannot overflow; the number and the place after it.
@@ -150,6 +152,9 @@ mod tests {
                     let end = if is_stop { place } else { len };
                     assert_eq!(word_end(&line[..len], 0), end, "{byte} at {place} of {len}");
                     assert_eq!(word_end(&line[..len], place), end);
+                    let low = if byte == 0x7f { len } else { end };
+                    assert_eq!(low_end(&line[..len], 0), low);
+                    assert_eq!(low_end(&line[..len], place), low);
                     assert_eq!(word_end(&line[..len], len), len);
                 }
             }

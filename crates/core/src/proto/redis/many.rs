@@ -8,16 +8,25 @@ use alloc::vec::Vec;
 use super::commands::{self, Keys, Serve};
 use super::words::Word;
 use crate::num::to_usize;
-use crate::proto::{Part, Request, RequestLimits, Route, Span, scan};
+use crate::proto::{Noted, Part, Request, RequestLimits, Route, Span, scan};
+
+/// As [`recognise`]; `noted` is empty unless it holds the request's keys.
+#[inline]
+pub(super) fn note(bytes: &[u8], limits: &RequestLimits, noted: Noted<'_>) -> Option<Request> {
+    let noted = noted?;
+    noted.clear();
+    let request = recognise(bytes, limits, noted);
+    if request.is_none() {
+        noted.clear();
+    }
+    request
+}
 
 /// The request at the front of `bytes`, if it is one with two keys or more, whole, with short headers and
-/// within the limits; its keys are appended to `parts`. `None` says nothing, and leaves some keys behind.
+/// within the limits; `parts` are its keys then. `None` says
+/// nothing, and leaves anything in `parts`.
 #[inline]
-pub(super) fn recognise(
-    bytes: &[u8],
-    limits: &RequestLimits,
-    parts: &mut Vec<Part>,
-) -> Option<Request> {
+fn recognise(bytes: &[u8], limits: &RequestLimits, parts: &mut Vec<Part>) -> Option<Request> {
     let (words, name_at) = scan::short_header(b'*', bytes)?;
     if words < 3 || limits.unauthenticated {
         return None;
@@ -52,10 +61,10 @@ pub(super) fn recognise(
 
 /// `count` keys from `at` on; where they end.
 fn keys(bytes: &[u8], mut at: u32, count: u32, parts: &mut Vec<Part>) -> Option<u32> {
-    parts.reserve(to_usize(count));
-    for _ in 0..count {
+    parts.resize(to_usize(count), Part::default());
+    for part in parts {
         let Word { raw, text: key } = word(bytes, at)?;
-        parts.push(Part { key, raw });
+        *part = Part { key, raw };
         at = raw.end;
     }
     Some(at)
@@ -63,15 +72,15 @@ fn keys(bytes: &[u8], mut at: u32, count: u32, parts: &mut Vec<Part>) -> Option<
 
 /// `count` keys, each followed by a value, from `at` on; where they end.
 fn pairs(bytes: &[u8], mut at: u32, count: u32, parts: &mut Vec<Part>) -> Option<u32> {
-    parts.reserve(to_usize(count));
-    for _ in 0..count {
+    parts.resize(to_usize(count), Part::default());
+    for part in parts {
         let key = word(bytes, at)?;
         let value = word(bytes, key.raw.end)?;
         let raw = Span {
             start: at,
             end: value.raw.end,
         };
-        parts.push(Part { key: key.text, raw });
+        *part = Part { key: key.text, raw };
         at = raw.end;
     }
     Some(at)

@@ -43,7 +43,7 @@ fn merge_arrays(runs: &[Run], fragments: &mut [FragmentResponse], out: &mut Vec<
     out.reserve(len + HEADER_LEN_MAX);
     write_array_header(keys, out);
     for run in runs {
-        out.extend_from_slice(fragments[usize::from(run.fragment)].take(run.keys)?);
+        fragments[usize::from(run.fragment)].append_next(run.keys, out)?;
     }
     Some(())
 }

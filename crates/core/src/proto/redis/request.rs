@@ -15,8 +15,6 @@
 //! 4. A refused large frame passes in pieces ([`Parse::Skip`]) and is still read word by word, so
 //!    that the next request is found.
 
-use alloc::vec::Vec;
-
 use super::commands::{self, Keys, Serve};
 use super::keys::{self, Located};
 use super::words::{Command, HEAD_WORDS};
@@ -26,7 +24,7 @@ use crate::limits::{
     REDIS_UNAUTHENTICATED_BULK_LEN_MAX,
 };
 use crate::num::{to_u32, to_u64, to_usize};
-use crate::proto::{self, Merge, Parse, Part, Request, RequestLimits, Route, Span, Then, scan};
+use crate::proto::{self, Merge, Noted, Parse, Request, RequestLimits, Route, Span, Then, scan};
 
 /// Resumable position within one request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,7 +78,7 @@ impl RequestParser {
         &mut self,
         bytes: &[u8],
         limits: &RequestLimits,
-        noted: Option<&mut Vec<Part>>,
+        noted: Noted<'_>,
     ) -> Parse {
         if self.words == 0
             && let Some(request) = fast::recognise(bytes, limits.frame_len_max)
@@ -93,21 +91,11 @@ impl RequestParser {
 
     /// As [`Self::parse_noting`], for requests of any kind.
     #[inline(never)]
-    fn parse_any(
-        &mut self,
-        bytes: &[u8],
-        limits: &RequestLimits,
-        noted: Option<&mut Vec<Part>>,
-    ) -> Parse {
-        if let Some(noted) = noted {
-            noted.clear();
-            if self.words == 0 {
-                if let Some(request) = many::recognise(bytes, limits, noted) {
-                    self.scanned = 0;
-                    return Parse::Complete(request);
-                }
-                noted.clear();
-            }
+    fn parse_any(&mut self, bytes: &[u8], limits: &RequestLimits, noted: Noted<'_>) -> Parse {
+        let front = if self.words == 0 { bytes } else { b"" };
+        if let Some(request) = many::note(front, limits, noted) {
+            self.scanned = 0;
+            return Parse::Complete(request);
         }
         if self.words == 0 {
             if !self.begin_short(bytes, limits)

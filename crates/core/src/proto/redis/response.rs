@@ -11,7 +11,8 @@ use alloc::vec::Vec;
 
 use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
-use crate::proto::{ResponseStep, scan};
+use crate::proto::ResponseStep;
+use crate::proto::scan::{self, Known};
 
 /// Resumable position within one response.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,6 +114,7 @@ impl ResponseParser {
 
     /// The length of the array that `bytes` begin with, if nothing of it has been consumed, it is whole
     /// and has short bulk strings and nils only; `marks` gets where the first begins and where each ends.
+    #[inline(never)]
     pub(in crate::proto) fn whole_array(
         &mut self,
         bytes: &[u8],
@@ -123,14 +125,32 @@ impl ResponseParser {
             return None;
         }
         let mut at = to_usize(header_len);
-        marks.push(at);
-        for _ in 0..count {
+        marks.resize(to_usize(count) + 1, at);
+        let mut known = Known::new(*b"$0\r\n    ", 4, 4);
+        for mark in &mut marks[1..] {
             let rest = bytes.get(at..)?;
-            at += match whole_bulk(rest) {
+            let line = rest.first_chunk();
+            at += match line.and_then(|line| known.at(line)) {
                 Some(len) => len,
-                None => rest.starts_with(NIL).then_some(NIL.len())?,
+                None if rest.starts_with(NIL) => {
+                    at += NIL.len();
+                    *mark = at;
+                    continue;
+                }
+                None => {
+                    let (len, header_len) = scan::likely_short_header(b'$', rest)?;
+                    if let Some(line) = line {
+                        let len = to_usize(header_len + len);
+                        known = Known::new(*line, to_usize(header_len), len);
+                    }
+                    to_usize(header_len + len)
+                }
             };
-            marks.push(at);
+            if bytes.get(at..)?.first_chunk::<2>()? != b"\r\n" {
+                return None;
+            }
+            at += 2;
+            *mark = at;
         }
         self.scanned = 0;
         Some(at)

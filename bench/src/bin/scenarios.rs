@@ -14,7 +14,7 @@ use twemproxy_core::engine::{Action, Engine};
 use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
 use twemproxy_core::limits::SEND_SLICES_MAX;
 use twemproxy_core::proto::{
-    Parse, Protocol, RequestLimits, RequestParser, ResponseParser, ResponseStep, parts,
+    Parse, Protocol, RequestLimits, RequestParser, ResponseParser, ResponseStep, Route, parts,
 };
 use twemproxy_core::ring::{Distribution, HashKind, Ring, RingServer};
 use twemproxy_core::time::{Micros, Span};
@@ -181,11 +181,12 @@ fn parse(protocol: Protocol, bytes: &[u8], count: u64) {
     let mut parser = RequestParser::new(protocol);
     let mut keys = Vec::with_capacity(128);
     for _ in 0..count {
-        let Parse::Complete(request) = parser.parse(black_box(bytes), &limits) else {
+        keys.clear();
+        let parse = parser.parse_noting(black_box(bytes), &limits, &mut keys);
+        let Parse::Complete(request) = parse else {
             panic!("a scenario's request is complete");
         };
-        keys.clear();
-        if matches!(request.route, twemproxy_core::proto::Route::Keys(_)) {
+        if keys.is_empty() && matches!(request.route, Route::Keys(_)) {
             parts(protocol, bytes, &request, &mut keys);
         }
         black_box((request, &keys));

@@ -14,7 +14,7 @@ use twemproxy_core::engine::{Action, Engine};
 use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
 use twemproxy_core::limits::SEND_SLICES_MAX;
 use twemproxy_core::proto::{
-    Parse, Protocol, RequestLimits, RequestParser, ResponseParser, ResponseStep, parts,
+    Parse, Protocol, RequestLimits, RequestParser, ResponseParser, ResponseStep, Route, parts,
 };
 use twemproxy_core::ring::{Distribution, HashKind, Ring, RingServer};
 use twemproxy_core::time::{Micros, Span};
@@ -68,8 +68,14 @@ const SCENARIOS: &[Scenario] = &[
     ("redis-mget-50", OPERATIONS, |n| {
         forward(&Exchange::redis_mget(), 1, n)
     }),
+    ("redis-mset-10", OPERATIONS, |n| {
+        forward(&Exchange::redis_mset(), 1, n)
+    }),
     ("memcache-get-depth-16", OPERATIONS, |n| {
         forward(&Exchange::memcache_get(), 16, n)
+    }),
+    ("memcache-get-50", OPERATIONS, |n| {
+        forward(&Exchange::memcache_get_many(), 1, n)
     }),
     ("ring-build-4", BUILDS, |n| build_ring(4, None, n)),
     ("ring-build-100", REBUILDS, |n| build_ring(100, None, n)),
@@ -139,6 +145,11 @@ fn redis_mget(keys: usize) -> Vec<u8> {
     format!("*{}\r\n{}{words}", keys + 1, bulk("MGET")).into_bytes()
 }
 
+fn redis_mset(keys: usize) -> Vec<u8> {
+    let words: String = (0..keys).map(|n| bulk(&key(n)) + &bulk(VALUE)).collect();
+    format!("*{}\r\n{}{words}", 2 * keys + 1, bulk("MSET")).into_bytes()
+}
+
 fn redis_value() -> Vec<u8> {
     bulk(VALUE).into_bytes()
 }
@@ -153,7 +164,11 @@ fn memcache_set() -> Vec<u8> {
 }
 
 fn memcache_value(key: &str) -> Vec<u8> {
-    format!("VALUE {key} 0 {}\r\n{VALUE}\r\nEND\r\n", VALUE.len()).into_bytes()
+    format!("{}END\r\n", memcache_block(key)).into_bytes()
+}
+
+fn memcache_block(key: &str) -> String {
+    format!("VALUE {key} 0 {}\r\n{VALUE}\r\n", VALUE.len())
 }
 
 /// Parses one request and finds its keys where it has many.
@@ -166,11 +181,12 @@ fn parse(protocol: Protocol, bytes: &[u8], count: u64) {
     let mut parser = RequestParser::new(protocol);
     let mut keys = Vec::with_capacity(128);
     for _ in 0..count {
-        let Parse::Complete(request) = parser.parse(black_box(bytes), &limits) else {
+        keys.clear();
+        let parse = parser.parse_noting(black_box(bytes), &limits, &mut keys);
+        let Parse::Complete(request) = parse else {
             panic!("a scenario's request is complete");
         };
-        keys.clear();
-        if matches!(request.route, twemproxy_core::proto::Route::Keys(_)) {
+        if keys.is_empty() && matches!(request.route, Route::Keys(_)) {
             parts(protocol, bytes, &request, &mut keys);
         }
         black_box((request, &keys));
@@ -229,6 +245,33 @@ impl Exchange {
                     redis_value().repeat(keys),
                 ];
                 one.concat().repeat(fragments)
+            },
+        }
+    }
+
+    fn redis_mset() -> Self {
+        Self {
+            protocol: Protocol::Redis,
+            requests: vec![redis_mset(10); CLIENTS],
+            answer: |sent| {
+                let fragments = sent.iter().filter(|byte| **byte == b'*').count();
+                b"+OK\r\n".repeat(fragments)
+            },
+        }
+    }
+
+    /// As [`Self::redis_mget`].
+    fn memcache_get_many() -> Self {
+        Self {
+            protocol: Protocol::Memcache,
+            requests: vec![memcache_get(50); CLIENTS],
+            answer: |sent| {
+                let sent = String::from_utf8_lossy(sent);
+                let answers = sent.lines().map(|line| {
+                    let keys = line.split_whitespace().skip(1);
+                    keys.map(memcache_block).collect::<String>() + "END\r\n"
+                });
+                answers.collect::<String>().into_bytes()
             },
         }
     }

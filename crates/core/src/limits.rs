@@ -73,6 +73,13 @@ pub const FREE_FRAGMENTS_MAX: usize = 16;
 /// See [`FREE_SPLITS_MAX`].
 pub const FREE_FRAGMENT_LEN_MAX: usize = 4 * 1024;
 
+/// Elements of one fragment's response whose places are remembered from when it is measured until it is
+/// merged; the elements of one that has more are found a second time.
+pub const RESPONSE_MARKS_MAX: usize = bound(4096, 5);
+
+/// Keys of one request for whose places memory is kept; more give it back to the allocator at once.
+pub const FREE_PARTS_MAX: usize = 16 * 1024;
+
 /// Free records one engine keeps for clients that wake, each with room for at most
 /// [`FREE_ORDER_LEN_MAX`] requests and [`FREE_SEGMENTS_MAX`] segments of responses; the rest goes to the
 /// allocator. As many clients as have a request in flight at the same time wake without allocating.

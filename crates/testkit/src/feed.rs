@@ -5,8 +5,8 @@
 //! can be checked on the way are asserted.
 
 use twemproxy_core::proto::{
-    Parse, Protocol, Request, RequestLimits, RequestParser, ResponseParser, ResponseStep, Route,
-    Then, parts, redis::inline,
+    Parse, Part, Protocol, Request, RequestLimits, RequestParser, ResponseParser, ResponseStep,
+    Route, Then, parts, redis::inline,
 };
 
 /// What happened at the front of a client's bytes.
@@ -74,6 +74,7 @@ pub fn requests(
         protocol,
         limits: *limits,
         parser: RequestParser::new(protocol),
+        noted: Vec::new(),
         start: 0,
         events: Vec::new(),
     };
@@ -95,6 +96,8 @@ struct Client {
     protocol: Protocol,
     limits: RequestLimits,
     parser: RequestParser,
+    /// Keys noted by the parser, kept from request to request as in the engine.
+    noted: Vec<Part>,
     /// Where the current frame starts.
     start: usize,
     events: Vec<Event>,
@@ -112,11 +115,12 @@ impl Client {
         while self.start < fed.len() {
             let before = self.start;
             let here = &fed[before..];
-            match self.parser.parse(here, &self.limits) {
+            match self.parse(here) {
                 Parse::Complete(request) => {
                     let frame = &here[..usize_of(request.len)];
                     assert!(!frame.is_empty(), "a request has bytes");
                     let keys = keys(self.protocol, frame, &request);
+                    self.check_noted(frame, &request);
                     self.events.push(Event::Request {
                         start: before,
                         request,
@@ -155,6 +159,25 @@ impl Client {
             assert!(calls_without_progress < 3, "the parser makes progress");
         }
         Fate::Open
+    }
+
+    /// Parses with and without noting keys, which makes no difference.
+    fn parse(&mut self, here: &[u8]) -> Parse {
+        let mut other = self.parser;
+        let parse = self
+            .parser
+            .parse_noting(here, &self.limits, &mut self.noted);
+        assert_eq!(other.parse(here, &self.limits), parse, "noting is silent");
+        parse
+    }
+
+    /// Keys that were noted, now or for an earlier request, are the request's or not there.
+    fn check_noted(&self, frame: &[u8], request: &Request) {
+        if matches!(request.route, Route::Keys(_)) && !self.noted.is_empty() {
+            let mut found = Vec::new();
+            parts(self.protocol, frame, request, &mut found);
+            assert_eq!(self.noted, found, "the keys noted are the keys there are");
+        }
     }
 
     fn inline(&mut self, start: usize, line: &[u8]) -> Fate {
@@ -242,7 +265,13 @@ pub fn responses(
     let (mut start, mut at) = (0, 0);
     for fed in cuts.into_iter().chain([bytes.len()]) {
         while at < fed {
-            match parser.step(&bytes[at..fed]) {
+            let here = &bytes[at..fed];
+            let step = if at == start {
+                step_marking(&mut parser, here)
+            } else {
+                parser.step(here)
+            };
+            match step {
                 ResponseStep::Done(len) => {
                     assert!(len >= 1 && len <= fed - at, "consumes what is there");
                     at += len;
@@ -267,6 +296,15 @@ pub fn responses(
         ResponseEnd::Unfinished
     };
     Responses { lens, end }
+}
+
+/// Measures with and without marks, which makes no difference.
+fn step_marking(parser: &mut ResponseParser, here: &[u8]) -> ResponseStep {
+    let (mut other, mut marks) = (*parser, Vec::new());
+    let step = parser.step_marking(here, &mut marks);
+    assert_eq!(other.step(here), step, "marking is silent");
+    assert!(marks.is_sorted() && marks.last() <= Some(&here.len()));
+    step
 }
 
 fn usize_of(n: u32) -> usize {

@@ -12,8 +12,10 @@
 //! Both buffers are empty while their connection is idle; [`ChunkPool`] recycles the send queues'
 //! memory, so that the steady state allocates nothing.
 
+mod piece;
 mod recv;
 mod send;
 
+pub(crate) use piece::append_piece;
 pub use recv::RecvBuf;
 pub use send::{ChunkPool, ChunkSize, Segment, SendQueue};

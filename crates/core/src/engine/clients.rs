@@ -70,7 +70,7 @@ impl Clients {
                     unreachable!("a fragment's request is split until the last fragment came")
                 };
                 shared.memory.held += to_u64(bytes.len());
-                self.splits.extend(split, fragment, bytes);
+                self.splits.finish(split, fragment, bytes, &shared.marks);
                 self.fragment_done(id, seq, shared);
                 true
             }

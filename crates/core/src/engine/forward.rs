@@ -1,4 +1,5 @@
-//! The only routing code: key, hash, ring, server, connection.
+//! The only routing code: key, hash, ring, server, connection. Requests with several keys go on in
+//! [`super::fragments`].
 
 use alloc::vec::Vec;
 use core::mem;
@@ -6,19 +7,17 @@ use core::mem;
 use super::Engine;
 use super::client::{Client, Pause, Pending, Phase};
 use super::closed::Closed;
+use super::fragments::fragment_idx;
 use super::pool::Pool;
 use super::server::{Origin, Outgoing};
 use super::shared::Shared;
-use super::split::FragmentIdx;
 use super::upstream::Upstream;
 use crate::buf::{ChunkPool, Segment, SendQueue};
 use crate::canary::{Canary, is_planted};
-use crate::config::CrossServerKeys;
-use crate::ids::{ClientId, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, ServerConnId};
 use crate::limits::SERVER_EARLY_FLUSH_LEN;
-use crate::num::{to_u32, to_usize};
 use crate::proto::redis::local::{self, After, LocalConfig};
-use crate::proto::{self, Merge, PLACEHOLDER, Part, Protocol, Request, Route, Span, memcache};
+use crate::proto::{self, Merge, PLACEHOLDER, Protocol, Request, Route, memcache};
 
 /// The bytes of one request.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub(super) struct Stalled<'a>(pub(super) Frame<'a>);
 
 impl Frame<'_> {
     #[inline]
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Lent(bytes) => bytes,
             Self::Owned(segment) => segment.unsent(),
@@ -49,53 +48,6 @@ impl Frame<'_> {
             Self::Owned(segment) => out.push(segment, chunks),
         }
     }
-}
-
-/// Memory of the routing of one multi-key request, kept for the next. All empty between uses.
-#[derive(Debug, Default)]
-pub(super) struct Work {
-    parts: Vec<Part>,
-    /// Position of each part's server in the pool.
-    owners: Vec<u32>,
-    /// Per position in the pool: the parts it owns.
-    groups: Vec<Group>,
-    /// Part indexes, by owner, in request order.
-    sorted: Vec<u32>,
-    /// Which fragment each part belongs to, in request order.
-    order: Vec<u16>,
-    fragments: Vec<Plan>,
-    head: Vec<u8>,
-}
-
-/// The parts of one owner.
-#[derive(Clone, Copy, Debug, Default)]
-struct Group {
-    count: u32,
-    /// Where its next part goes in `sorted`.
-    next: u32,
-    fragment: u16,
-}
-
-/// One fragment to be sent.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    server: ServerIdx,
-    /// `None` if the server is down.
-    conn: Option<ServerConnId>,
-    /// Its parts: `sorted[first..first + count]`.
-    first: u32,
-    count: u32,
-}
-
-/// Where the keys of a request live.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Owners {
-    /// Every server is ejected.
-    None,
-    /// All on one.
-    One(u32),
-    /// On several; the first and the first that differs from it, as indexes into the parts.
-    Several(usize, usize),
 }
 
 impl Engine {
@@ -149,7 +101,7 @@ impl Engine {
     }
 
     /// Sends a request unchanged to the server at `owner`.
-    fn forward<'a>(
+    pub(super) fn forward<'a>(
         &mut self,
         id: ClientId,
         owner: Option<u32>,
@@ -170,200 +122,6 @@ impl Engine {
         let from = Sender { id, client, pool };
         self.upstream
             .forward(from, owner, frame, request, &mut self.shared)
-    }
-
-    /// Finds the owner of every key of the request; fills `work.parts` and `work.owners`.
-    fn find_owners(
-        &mut self,
-        id: ClientId,
-        frame: &[u8],
-        request: &Request,
-        work: &mut Work,
-    ) -> Owners {
-        let client = self
-            .clients
-            .slab
-            .get(id)
-            .expect("the caller has just found it");
-        let pool = &self.pools[client.pool.index()];
-        proto::parts(pool.config.protocol, frame, request, &mut work.parts);
-        assert!(!work.parts.is_empty(), "a request routed by keys has keys");
-        for part in &work.parts {
-            let Some(owner) = pool.owner(part.key.of(frame), &mut self.rng) else {
-                return Owners::None;
-            };
-            work.owners.push(owner);
-        }
-        let first = work.owners[0];
-        match work.owners.iter().position(|&owner| owner != first) {
-            None => Owners::One(first),
-            Some(other) => Owners::Several(0, other),
-        }
-    }
-
-    /// Sends a multi-key request that cannot be split: unchanged, if one server has all its keys.
-    fn forward_together<'a>(
-        &mut self,
-        id: ClientId,
-        frame: Frame<'a>,
-        request: &Request,
-        work: &mut Work,
-    ) -> Result<(), Stalled<'a>> {
-        let owner = match self.find_owners(id, frame.bytes(), request, work) {
-            Owners::None => None,
-            Owners::One(owner) => Some(owner),
-            Owners::Several(first, other) => {
-                let client = self
-                    .clients
-                    .slab
-                    .get(id)
-                    .expect("the caller has just found it");
-                let pool = &self.pools[client.pool.index()];
-                if pool.config.cross_server_keys == CrossServerKeys::Error {
-                    let mut reply = Vec::new();
-                    let name = |part: usize| {
-                        let server = &pool.config.servers[to_usize(work.owners[part])];
-                        (
-                            work.parts[part].key.of(frame.bytes()),
-                            server.name.as_bytes(),
-                        )
-                    };
-                    write_cross_slot(name(first), name(other), &mut reply);
-                    self.answer_now(id, &reply);
-                    return Ok(());
-                }
-                Some(work.owners[first])
-            }
-        };
-        self.forward(id, owner, frame, request)
-    }
-
-    /// Splits a multi-key request by server.
-    fn split<'a>(
-        &mut self,
-        id: ClientId,
-        frame: Frame<'a>,
-        request: &Request,
-        merge: Merge,
-        work: &mut Work,
-    ) -> Result<(), Stalled<'a>> {
-        if self.find_owners(id, frame.bytes(), request, work) == Owners::None {
-            self.answer_failure(id, Closed::Refused, request);
-            return Ok(());
-        }
-        if self.plan_fragments(id, work).is_err() {
-            return Err(Stalled(frame));
-        }
-        if is_planted(Canary::MergeOrderReversed) {
-            work.order.reverse();
-        }
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
-        let pool = &self.pools[client.pool.index()];
-        pool.counters
-            .fragments
-            .add(u64::from(to_u32(work.fragments.len())));
-        let pending = if work.fragments.len() == 1 {
-            Pending::Waiting
-        } else {
-            let count = to_u32(work.fragments.len());
-            Pending::Split(self.clients.splits.open(merge, &work.order, count))
-        };
-        let seq = client.push(pending);
-        for (index, plan) in work.fragments.iter().enumerate() {
-            let origin = fragment_origin(id, seq, index, work.fragments.len());
-            let Some(conn_id) = plan.conn else {
-                continue;
-            };
-            let parts = &work.sorted[to_usize(plan.first)..to_usize(plan.first + plan.count)];
-            let raws = parts.iter().map(|&part| work.parts[to_usize(part)].raw);
-            work.head.clear();
-            let protocol = pool.config.protocol;
-            proto::fragment_head(protocol, frame.bytes(), request, plan.count, &mut work.head);
-            let conn = self
-                .upstream
-                .conns
-                .get_mut(conn_id)
-                .expect("it was just chosen");
-            let before = conn.out.len();
-            let out = &mut conn.out;
-            let chunks = &mut self.shared.chunks;
-            out.append(&work.head, chunks);
-            let part_end = proto::part_end(protocol);
-            append_parts(frame.bytes(), raws, part_end, |bytes| {
-                if !bytes.is_empty() {
-                    out.append(bytes, chunks);
-                }
-            });
-            out.append(proto::fragment_end(protocol), chunks);
-            let len = u32::try_from(out.len() - before).expect("a fragment is at most its request");
-            let outgoing = Outgoing {
-                origin: Some(origin),
-                len,
-                readonly: request.readonly,
-            };
-            let timeout = pool.config.timeout;
-            self.upstream
-                .queued(conn_id, outgoing, timeout, &mut self.shared);
-        }
-        for (index, plan) in work.fragments.iter().enumerate() {
-            if plan.conn.is_none() {
-                let origin = fragment_origin(id, seq, index, work.fragments.len());
-                self.fail_down(plan.server, origin, request, plan.count);
-            }
-        }
-        Ok(())
-    }
-
-    /// Groups the parts by owner, in server index order, and chooses each fragment's connection.
-    /// Fails if the client must wait for one of them.
-    fn plan_fragments(&mut self, id: ClientId, work: &mut Work) -> Result<(), ()> {
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
-        let pool = &self.pools[client.pool.index()];
-        let servers = pool.config.servers.len();
-        work.groups.resize(servers, Group::default());
-        for &owner in &work.owners {
-            work.groups[to_usize(owner)].count += 1;
-        }
-        let mut first = 0;
-        for (position, group) in (0..).zip(&mut work.groups) {
-            let count = group.count;
-            if count == 0 {
-                continue;
-            }
-            group.next = first;
-            group.fragment = fragment_idx(work.fragments.len()).0;
-            let server = pool.server(position);
-            let conn = self.upstream.choose(pool, server, client, &mut self.shared);
-            if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
-                client.pause = Pause::Server;
-                return Err(());
-            }
-            work.fragments.push(Plan {
-                server,
-                conn,
-                first,
-                count,
-            });
-            first += count;
-        }
-        work.sorted.resize(work.parts.len(), 0);
-        work.order.resize(work.parts.len(), 0);
-        let order = work.order.iter_mut();
-        for ((part, &owner), order) in (0..).zip(&work.owners).zip(order) {
-            let group = &mut work.groups[to_usize(owner)];
-            *order = group.fragment;
-            work.sorted[to_usize(group.next)] = part;
-            group.next += 1;
-        }
-        Ok(())
     }
 
     /// Whether a client must wait with a request to every server of its pool, because too much waits
@@ -394,7 +152,8 @@ impl Engine {
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
-            let split = self.clients.splits.open(merge, &[], pool.server_count());
+            let counts = (0..pool.config.servers.len()).map(|_| 0);
+            let split = self.clients.splits.open(merge, [], counts);
             client.push(Pending::Split(split))
         });
         let mut down = Vec::new();
@@ -490,7 +249,7 @@ impl Engine {
     }
 
     /// Answers a request that no server could be found for.
-    fn answer_failure(&mut self, id: ClientId, why: Closed, request: &Request) {
+    pub(super) fn answer_failure(&mut self, id: ClientId, why: Closed, request: &Request) {
         if request.noreply {
             return;
         }
@@ -578,94 +337,4 @@ impl Upstream {
             self.announce(conn_id, pool.config.timeout, shared);
         }
     }
-}
-
-impl Work {
-    fn clear(&mut self) {
-        self.parts.clear();
-        self.owners.clear();
-        self.groups.clear();
-        self.sorted.clear();
-        self.order.clear();
-        self.fragments.clear();
-        self.head.clear();
-    }
-}
-
-/// Gives `append` the parts `raws` of `frame`, each with `part_end` behind it. Those that lie side by
-/// side in the frame are given as one.
-#[inline]
-fn append_parts(
-    frame: &[u8],
-    raws: impl Iterator<Item = Span>,
-    part_end: &[u8],
-    mut append: impl FnMut(&[u8]),
-) {
-    let gap = to_u32(part_end.len());
-    let mut run: Option<Span> = None;
-    for raw in raws {
-        match &mut run {
-            Some(run)
-                if raw.start == run.end + gap
-                    && (gap == 0 || frame[to_usize(run.end)..].starts_with(part_end)) =>
-            {
-                run.end = raw.end;
-            }
-            _ => {
-                if let Some(run) = run.replace(raw) {
-                    append(run.of(frame));
-                    append(part_end);
-                }
-            }
-        }
-    }
-    if let Some(run) = run {
-        append(run.of(frame));
-        append(part_end);
-    }
-}
-
-/// Whose the response to a request's `index`-th fragment of `count` is.
-fn fragment_origin(client: ClientId, seq: u32, index: usize, count: usize) -> Origin {
-    if count == 1 {
-        return Origin::Whole { client, seq };
-    }
-    Origin::Fragment {
-        client,
-        seq,
-        fragment: fragment_idx(index),
-    }
-}
-
-fn fragment_idx(index: usize) -> FragmentIdx {
-    FragmentIdx(u16::try_from(index).expect("a pool has at most 65,535 servers"))
-}
-
-/// `-CROSSSLOT ... (key: server, key: server)`. Keys are shown short and printable.
-fn write_cross_slot(first: (&[u8], &[u8]), other: (&[u8], &[u8]), out: &mut Vec<u8>) {
-    const SHOWN_MAX: usize = 64;
-    let mut show = |bytes: &[u8]| {
-        let bytes = &bytes[..bytes.len().min(SHOWN_MAX)];
-        out.extend(bytes.iter().map(|&b| {
-            if b.is_ascii_graphic() || b == b' ' {
-                b
-            } else {
-                b'?'
-            }
-        }));
-    };
-    for text in [
-        b"-CROSSSLOT Keys in request don't hash to the same server (".as_slice(),
-        first.0,
-        b": ",
-        first.1,
-        b", ",
-        other.0,
-        b": ",
-        other.1,
-        b")",
-    ] {
-        show(text);
-    }
-    out.extend_from_slice(b"\r\n");
 }

@@ -205,7 +205,8 @@ impl Engine {
             unauthenticated: false,
             ..client.limits
         };
-        match RequestParser::new(protocol).parse(&array, &limits) {
+        let noted = &mut self.work.parts;
+        match RequestParser::new(protocol).parse_noting(&array, &limits, noted) {
             Parse::Complete(request) => self.route(id, Frame::Lent(&array), &request).is_ok(),
             Parse::Invalid { invalid, len, then } => {
                 self.refuse_request(id, invalid, &array[..len], then);

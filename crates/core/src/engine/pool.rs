@@ -9,7 +9,8 @@ use crate::config::PoolConfig;
 use crate::counters::PoolCounters;
 use crate::ids::ServerIdx;
 use crate::num::{to_u32, to_usize};
-use crate::ring::{Distribution, Ring, RingServer, tag};
+use crate::proto::Part;
+use crate::ring::{Distribution, HashKind, Ring, RingServer, tag};
 
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -48,9 +49,15 @@ impl Pool {
     }
 
     /// Position of the server that owns `key`; `None` if all are ejected.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn owner(&self, key: &[u8], rng: &mut Rng) -> Option<u32> {
-        let hash = if self.config.servers.len() == 1 {
+        self.pick(self.hash(key, rng))
+    }
+
+    /// What `key` is placed by.
+    #[inline(always)]
+    pub(crate) fn hash(&self, key: &[u8], rng: &mut Rng) -> u32 {
+        if self.config.servers.len() == 1 {
             // compat: a pool with one server hashes nothing, and an ejected single server owns nothing.
             0
         } else if self.config.distribution == Distribution::Random {
@@ -58,7 +65,27 @@ impl Pool {
         } else {
             let hashed = tag::hashed_part(key, self.config.hash_tag);
             self.config.hash.hash(hashed)
-        };
+        }
+    }
+
+    /// What the keys of `parts` are placed by, in order.
+    pub(crate) fn hashes(&self, frame: &[u8], parts: &[Part], rng: &mut Rng, out: &mut Vec<u32>) {
+        let keys = parts.iter().map(|part| part.key.of(frame));
+        let is_usual = self.config.servers.len() > 1
+            && self.config.distribution != Distribution::Random
+            && self.config.hash_tag.is_none()
+            && self.config.hash == HashKind::Fnv1a64;
+        if is_usual {
+            // The same, without looking at the configuration for each key.
+            out.extend(keys.map(|key| HashKind::Fnv1a64.hash(key)));
+        } else {
+            out.extend(keys.map(|key| self.hash(key, rng)));
+        }
+    }
+
+    /// Position of the server that owns the keys of this hash; `None` if all are ejected.
+    #[inline(always)]
+    pub(crate) fn pick(&self, hash: u32) -> Option<u32> {
         self.ring.pick(hash)
     }
 

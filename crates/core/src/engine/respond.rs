@@ -131,7 +131,7 @@ impl Reader<'_> {
             if is_planted(Canary::PipelineOffByOne) {
                 origin = self.conn.pipeline.get(1).map_or(origin, |slot| slot.origin);
             }
-            match ahead.unwrap_or_else(|| self.conn.parser.step(rest)) {
+            match ahead.unwrap_or_else(|| self.measure(origin, rest, shared)) {
                 ResponseStep::Done(len) => {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
                     outcome.parsed += len;
@@ -148,6 +148,16 @@ impl Reader<'_> {
             }
         }
         outcome
+    }
+
+    /// Finds the end of the response to `origin`'s request.
+    #[inline]
+    fn measure(&mut self, origin: Origin, bytes: &[u8], shared: &mut Shared) -> ResponseStep {
+        if self.conn.response_len == 0 && matches!(origin, Origin::Fragment { .. }) {
+            return self.conn.parser.step_marking(bytes, &mut shared.marks);
+        }
+        shared.marks.clear();
+        self.conn.parser.step(bytes)
     }
 
     /// Bytes that answer nothing end the connection. Before anything was sent on it an error is the

@@ -34,7 +34,8 @@ impl Engine {
         let mut room = client.room();
         loop {
             let rest = &bytes[*at..];
-            let parse = client.parser.parse(rest, &client.limits);
+            let noted = &mut self.work.parts;
+            let parse = client.parser.parse_noting(rest, &client.limits, noted);
             let Parse::Complete(request) = &parse else {
                 return Some(parse);
             };

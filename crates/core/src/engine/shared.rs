@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) released: u64,
     pub(crate) memory: Memory,
     pub(crate) counters: Arc<Counters>,
+    /// Of the fragment's response just measured, see [`crate::proto::FragmentResponse::marks`].
+    pub(crate) marks: Vec<usize>,
     /// Where a response is composed before it is copied to where it belongs; empty between uses.
     pub(crate) reply: Vec<u8>,
 }
@@ -44,6 +46,7 @@ impl Shared {
             released: 0,
             memory: Memory::new(memory_limit),
             counters,
+            marks: Vec::new(),
             reply: Vec::new(),
         }
     }

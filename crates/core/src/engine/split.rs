@@ -7,7 +7,7 @@ use core::mem;
 
 use crate::limits::{FREE_FRAGMENT_LEN_MAX, FREE_FRAGMENTS_MAX, FREE_SPLITS_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
-use crate::proto::{self, FragmentResponse, Merge};
+use crate::proto::{self, FragmentResponse, Merge, Run};
 
 /// Names a split request while it is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,8 +21,8 @@ pub(crate) struct FragmentIdx(pub(crate) u16);
 struct Split {
     merge: Merge,
     missing: u32,
-    /// Which fragment asked for each key, in request order.
-    order: Vec<u16>,
+    /// Which fragment asked for which keys, in request order.
+    runs: Vec<Run>,
     /// The first `fragment_count` are in use; the others keep their memory for later.
     fragments: Vec<FragmentResponse>,
     fragment_count: usize,
@@ -39,8 +39,13 @@ pub(crate) struct Splits {
 }
 
 impl Splits {
-    /// A split of `fragment_count` fragments; `order` as in [`proto::merge`].
-    pub(crate) fn open(&mut self, merge: Merge, order: &[u16], fragment_count: u32) -> SplitId {
+    /// A split of fragments that ask for so many `keys` each; `runs` as in [`proto::merge`].
+    pub(crate) fn open(
+        &mut self,
+        merge: Merge,
+        runs: impl IntoIterator<Item = Run>,
+        keys: impl ExactSizeIterator<Item = u32>,
+    ) -> SplitId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.splits.push(Split::empty());
             to_u32(self.splits.len() - 1)
@@ -49,19 +54,21 @@ impl Splits {
         assert!(!split.live, "a free split is not in use");
         split.live = true;
         split.merge = merge;
-        split.missing = fragment_count;
+        split.missing = to_u32(keys.len());
         split.held = 0;
-        split.order.clear();
-        split.order.extend_from_slice(order);
-        split.fragment_count = to_usize(fragment_count);
+        split.runs.clear();
+        split.runs.extend(runs);
+        split.fragment_count = keys.len();
         if split.fragments.len() < split.fragment_count {
             split
                 .fragments
                 .resize_with(split.fragment_count, FragmentResponse::default);
         }
-        for fragment in &mut split.fragments[..split.fragment_count] {
+        for (fragment, keys) in split.fragments.iter_mut().zip(keys) {
             fragment.bytes.clear();
-            fragment.cursor = 0;
+            fragment.keys = keys;
+            fragment.marks.clear();
+            fragment.next = 0;
         }
         SplitId(index)
     }
@@ -76,10 +83,25 @@ impl Splits {
         split.held
     }
 
+    /// A whole response, or the rest of one; `marks` as in [`FragmentResponse`].
+    pub(crate) fn finish(
+        &mut self,
+        id: SplitId,
+        fragment: FragmentIdx,
+        bytes: &[u8],
+        marks: &[usize],
+    ) {
+        self.extend(id, fragment, bytes);
+        let fragment = &mut self.live_mut(id).fragments[usize::from(fragment.0)];
+        fragment.marks.extend_from_slice(marks);
+    }
+
     /// A fragment's response failed: what had come of it is replaced. Returns how much that was.
     pub(crate) fn replace(&mut self, id: SplitId, fragment: FragmentIdx, bytes: &[u8]) -> usize {
         let split = self.live_mut(id);
-        let held = &mut split.fragments[usize::from(fragment.0)].bytes;
+        let fragment = &mut split.fragments[usize::from(fragment.0)];
+        fragment.marks.clear();
+        let held = &mut fragment.bytes;
         let replaced = held.len();
         split.held = split.held - replaced + bytes.len();
         held.clear();
@@ -102,7 +124,7 @@ impl Splits {
         let split = self.live_mut(id);
         assert_eq!(split.missing, 0, "all fragments have answered");
         let fragments = &mut split.fragments[..split.fragment_count];
-        proto::merge(split.merge, &split.order, fragments, out);
+        proto::merge(split.merge, &split.runs, fragments, out);
         self.close(id)
     }
 
@@ -152,7 +174,7 @@ impl Split {
         Self {
             merge: Merge::Array,
             missing: 0,
-            order: Vec::new(),
+            runs: Vec::new(),
             fragments: Vec::new(),
             fragment_count: 0,
             held: 0,
@@ -166,9 +188,12 @@ impl Split {
             if fragment.bytes.capacity() > FREE_FRAGMENT_LEN_MAX {
                 fragment.bytes = Vec::new();
             }
+            if fragment.marks.capacity() > FREE_FRAGMENT_LEN_MAX / size_of::<usize>() {
+                fragment.marks = Vec::new();
+            }
         }
-        if self.order.capacity() > FREE_FRAGMENT_LEN_MAX {
-            self.order = Vec::new();
+        if self.runs.capacity() > FREE_FRAGMENT_LEN_MAX / size_of::<Run>() {
+            self.runs = Vec::new();
         }
     }
 }

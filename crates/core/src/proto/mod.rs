@@ -13,6 +13,7 @@ pub mod scan;
 
 use alloc::vec::Vec;
 
+use crate::buf::append_piece;
 use crate::num::to_usize;
 
 /// The protocol of a pool.
@@ -134,7 +135,7 @@ pub enum Merge {
 }
 
 /// One key of a multi-key request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Part {
     /// The key itself.
     pub key: Span,
@@ -143,13 +144,41 @@ pub struct Part {
     pub raw: Span,
 }
 
+/// Keys that follow each other in a request and belong to one of its fragments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Index of the fragment.
+    pub fragment: u16,
+    /// How many keys, at least 1.
+    pub keys: u32,
+}
+
+/// Where a parser notes the keys of a request that is to be split, if anybody wants them.
+pub(crate) type Noted<'a> = Option<&'a mut Vec<Part>>;
+
 /// One fragment's response, whole.
 #[derive(Clone, Debug, Default)]
 pub struct FragmentResponse {
     /// The server's bytes, or a composed error line.
     pub bytes: Vec<u8>,
-    /// How far [`merge`] has read; starts at 0.
-    pub cursor: usize,
+    /// How many keys it was asked for.
+    pub keys: u32,
+    /// Where its first element (redis) or block (memcached) begins, and where each ends; empty if
+    /// nobody has looked yet. See [`ResponseParser::step_marking`].
+    pub marks: Vec<usize>,
+    /// The mark that [`merge`] has come to; starts at 0.
+    pub next: usize,
+}
+
+impl FragmentResponse {
+    /// Appends the next elements, `count` of them or as many as are left; `None` if there are no marks.
+    #[inline(always)]
+    fn append_next(&mut self, count: u32, out: &mut Vec<u8>) -> Option<()> {
+        let start = *self.marks.get(self.next)?;
+        self.next = (self.next + to_usize(count)).min(self.marks.len() - 1);
+        append_piece(out, &self.bytes, start..self.marks[self.next]);
+        Some(())
+    }
 }
 
 /// Resumable reading of one client's requests. `Copy` and small: it lives in every connection.
@@ -202,6 +231,21 @@ impl RequestParser {
             Self::Memcache(parser) => parser.parse(bytes, limits),
         }
     }
+
+    /// As [`Self::parse`], and notes the keys of a request that is to be split while it reads them: at a
+    /// [`Route::Keys`], `noted` is empty or what [`parts`] finds.
+    #[inline(always)]
+    pub fn parse_noting(
+        &mut self,
+        bytes: &[u8],
+        limits: &RequestLimits,
+        noted: &mut Vec<Part>,
+    ) -> Parse {
+        match self {
+            Self::Redis(parser) => parser.parse_noting(bytes, limits, Some(noted)),
+            Self::Memcache(parser) => parser.parse_noting(bytes, limits, Some(noted)),
+        }
+    }
 }
 
 /// How far a response reaches.
@@ -242,6 +286,23 @@ impl ResponseParser {
             Self::Redis(parser) => parser.step(bytes),
             Self::Memcache(parser) => parser.step(bytes),
         }
+    }
+
+    /// As [`Self::step`] for the answer to a fragment, of which nothing has been consumed yet. If it is
+    /// whole and ordinary, `marks` is what [`FragmentResponse::marks`] wants, else it is empty.
+    pub fn step_marking(&mut self, bytes: &[u8], marks: &mut Vec<usize>) -> ResponseStep {
+        marks.clear();
+        let whole = match self {
+            Self::Redis(parser) => parser.whole_array(bytes, marks),
+            Self::Memcache(parser) => parser.whole_values(bytes, marks),
+        };
+        whole.map_or_else(
+            || {
+                marks.clear();
+                self.step(bytes)
+            },
+            ResponseStep::Done,
+        )
     }
 }
 
@@ -341,15 +402,49 @@ pub const fn fragment_end(protocol: Protocol) -> &'static [u8] {
 
 /// Appends the one response to a split request.
 ///
-/// `order[i]` is the fragment (index into `fragments`) that asked for the request's i-th key;
-/// `fragments` stand in server index order. A fragment that answered with an error makes the whole
+/// `runs` say which fragment (index into `fragments`) asked for which of the request's keys, in request
+/// order; `fragments` stand in server index order. A fragment that answered with an error makes the whole
 /// request answer with the first such error, unchanged. A fragment whose response has the wrong shape
 /// makes it answer [`write_error`] with `Invalid argument`.
-pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) {
+pub fn merge(how: Merge, runs: &[Run], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) {
     match how {
         Merge::Array | Merge::Sum | Merge::Status => {
-            redis::merge::merge(how, order, fragments, out);
+            redis::merge::merge(how, runs, fragments, out);
         }
-        Merge::Values | Merge::Line => memcache::merge::merge(how, order, fragments, out),
+        Merge::Values | Merge::Line => memcache::merge::merge(how, runs, fragments, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runs of the keys that these fragments asked for, and the fragments' responses: with the marks
+    /// that were made when they were measured, or without.
+    pub(super) fn split_by(
+        protocol: Protocol,
+        order: &[u16],
+        responses: &[&[u8]],
+        is_marked: bool,
+    ) -> (Vec<Run>, Vec<FragmentResponse>) {
+        let runs = order.chunk_by(|a, b| a == b).map(|run| Run {
+            fragment: run[0],
+            keys: crate::num::to_u32(run.len()),
+        });
+        let responses = (0..).zip(responses).map(|(index, bytes)| {
+            let mut marks = Vec::new();
+            let step = ResponseParser::new(protocol).step_marking(bytes, &mut marks);
+            // What the servers send ends where the parser says.
+            if !is_marked || step != ResponseStep::Done(bytes.len()) {
+                marks.clear();
+            }
+            FragmentResponse {
+                bytes: bytes.to_vec(),
+                keys: crate::num::to_u32(order.iter().filter(|of| **of == index).count()),
+                marks,
+                next: 0,
+            }
+        });
+        (runs.collect(), responses.collect())
     }
 }

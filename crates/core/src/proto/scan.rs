@@ -92,6 +92,41 @@ pub fn likely_short_header(kind: u8, line: &[u8]) -> Option<(u32, u32)> {
     short_header(kind, line)
 }
 
+/// The header line of the element before, which the next one's often is too: most values of one answer
+/// are of one length. What is known need not be read, so the processor is far ahead of the memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<T> {
+    bytes: u64,
+    mask: u64,
+    meaning: T,
+}
+
+impl<T: Copy> Known<T> {
+    /// The first `len` of `bytes`, from 1 to 8, mean `meaning`.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(bytes: [u8; 8], len: usize, meaning: T) -> Self {
+        assert!((1..=8).contains(&len), "an empty line would be everywhere");
+        let mask = u64::MAX >> (64 - 8 * len);
+        Self {
+            bytes: u64::from_le_bytes(bytes) & mask,
+            mask,
+            meaning,
+        }
+    }
+
+    /// What `line` begins with, if it is this.
+    #[inline(always)]
+    #[must_use]
+    pub fn at(&self, line: &[u8; 8]) -> Option<T> {
+        if u64::from_le_bytes(*line) & self.mask == self.bytes {
+            Some(self.meaning)
+        } else {
+            None
+        }
+    }
+}
+
 #[inline(always)]
 #[allow(
     clippy::as_conversions,
@@ -183,6 +218,17 @@ mod tests {
             assert_eq!(short_header(b'$', &longer), None, "{longer:?}");
             assert_eq!(likely_short_header(b'$', &longer), None, "{longer:?}");
         }
+    }
+
+    #[test]
+    fn what_is_known_is_found_where_it_stands_and_nowhere_else() {
+        let known = Known::new(*b"$12\r\nabc", 5, 12);
+        assert_eq!(known.at(b"$12\r\nxyz"), Some(12));
+        for other in [b"$13\r\nabc", b"$12\r\rabc", b"*12\r\nabc"] {
+            assert_eq!(known.at(other), None);
+        }
+        assert_eq!(Known::new(*b"12345678", 8, 1).at(b"12345679"), None);
+        assert_eq!(Known::new(*b"12345678", 1, 1).at(b"1xxxxxxx"), Some(1));
     }
 
     #[test]

@@ -2,18 +2,19 @@
 
 use alloc::vec::Vec;
 
-use super::response::{is_error, value_block_len};
-use crate::proto::{self, FragmentResponse, Merge, Protocol};
+use super::response::{END, is_error, value_block_len};
+use crate::num::to_usize;
+use crate::proto::{self, FragmentResponse, Merge, Protocol, Run};
 
 /// See [`crate::proto::merge`].
-pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) {
+pub fn merge(how: Merge, runs: &[Run], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) {
     if let Some(error) = fragments.iter().find(|one| is_error(&one.bytes)) {
         out.extend_from_slice(&error.bytes);
         return;
     }
     let start = out.len();
     let merged = match how {
-        Merge::Values => values(order, fragments, out),
+        Merge::Values => values(runs, fragments, out),
         Merge::Line => line(fragments, out),
         Merge::Array | Merge::Sum | Merge::Status => unreachable!("redis merges these"),
     };
@@ -27,31 +28,43 @@ pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out:
 ///
 /// compat: keys are not compared. For each key of the request its fragment's next block is taken,
 /// so misses may change the order of blocks of different servers; each block names its key.
-fn values(order: &[u16], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) -> Option<()> {
-    for run in order.chunk_by(|a, b| a == b) {
-        next_blocks(&mut fragments[usize::from(run[0])], run.len(), out)?;
+fn values(runs: &[Run], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) -> Option<()> {
+    let mut len = END.len();
+    for fragment in fragments.iter_mut() {
+        mark(fragment)?;
+        len += fragment.bytes.len();
     }
-    for fragment in fragments {
+    out.reserve(len);
+    for run in runs {
+        fragments[usize::from(run.fragment)].append_next(run.keys, out)?;
+    }
+    for FragmentResponse {
+        bytes, marks, next, ..
+    } in fragments
+    {
         // More blocks than keys: odd, but the server did say so.
-        next_blocks(fragment, usize::MAX, out)?;
+        out.extend_from_slice(bytes.strip_suffix(END)?.get(*marks.get(*next)?..)?);
     }
     out.extend_from_slice(END);
     Some(())
 }
 
-/// Appends the fragment's next blocks, `count` of them or as many as come before its `END`; `None` at
-/// anything else.
-fn next_blocks(fragment: &mut FragmentResponse, count: usize, out: &mut Vec<u8>) -> Option<()> {
-    let rest = fragment.bytes.get(fragment.cursor..)?;
-    let mut len = 0;
-    for _ in 0..count {
-        if rest[len..] == *END {
-            break;
+/// Finds where the blocks of a fragment's response begin and end, unless that is known; of those
+/// behind the last that was asked for only that they are blocks. `None` if it is something else.
+fn mark(fragment: &mut FragmentResponse) -> Option<()> {
+    let FragmentResponse {
+        bytes, keys, marks, ..
+    } = fragment;
+    if marks.is_empty() {
+        let mut at = 0;
+        marks.push(at);
+        while bytes[at..] != *END {
+            at += value_block_len(&bytes[at..])?;
+            if marks.len() <= to_usize(*keys) {
+                marks.push(at);
+            }
         }
-        len += value_block_len(&rest[len..])?;
     }
-    out.extend_from_slice(&rest[..len]);
-    fragment.cursor += len;
     Some(())
 }
 
@@ -61,8 +74,6 @@ fn line(fragments: &[FragmentResponse], out: &mut Vec<u8>) -> Option<()> {
     out.extend_from_slice(&fragments.first().filter(|_| all_ok)?.bytes);
     Some(())
 }
-
-const END: &[u8] = b"END\r\n";
 
 #[cfg(test)]
 mod tests;

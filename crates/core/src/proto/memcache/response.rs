@@ -4,13 +4,15 @@
 //! many calls as it takes. What no memcached says is refused, because after it the next response
 //! could be taken for another client's.
 
+use alloc::vec::Vec;
+
 use memchr::memchr;
 
-use super::words::{Words, short_number, word_end};
-use crate::limits::RESPONSE_LINE_LEN_MAX;
+use super::words::{Words, low_end, short_number};
+use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
 use crate::num::{to_u32, to_usize};
 use crate::proto::ResponseStep;
-use crate::proto::scan::{digits_u32, digits_u64, likely_short_header};
+use crate::proto::scan::{Known, digits_u32, digits_u64, likely_short_header};
 
 /// Resumable position within one response.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,6 +83,54 @@ impl ResponseParser {
                     self.state = State::Next;
                 }
             }
+        }
+    }
+
+    /// The length of the `VALUE` blocks and `END` that `bytes` begin with, if nothing of them has been
+    /// consumed, they are whole and written in the commonest way; `marks` gets where the first block begins
+    /// and where each ends.
+    #[inline(never)]
+    pub(in crate::proto) fn whole_values(
+        &mut self,
+        bytes: &[u8],
+        marks: &mut Vec<usize>,
+    ) -> Option<usize> {
+        if !matches!(self.state, State::First) {
+            return None;
+        }
+        let mut at = 0;
+        // What stands between key and data: flags of one digit and a short length.
+        let mut known = Known::new(*b" 0 0\r\n  ", 6, (6, 0));
+        loop {
+            marks.push(at);
+            let rest = bytes.get(at..)?;
+            if !rest.starts_with(VALUE) {
+                let is_end = rest.starts_with(END);
+                if is_end {
+                    self.searched = 0;
+                }
+                return is_end.then_some(at + END.len());
+            }
+            let key_end = low_end(rest, VALUE.len());
+            let tail = rest.get(key_end..)?.first_chunk();
+            let is_short_line = VALUE.len() < key_end && key_end < RESPONSE_LINE_LEN_MAX - 8;
+            let (line_len, data_len) = match tail.and_then(|tail| known.at(tail)) {
+                Some((tail_len, data_len)) if is_short_line => (key_end + tail_len, data_len),
+                _ => {
+                    let short = short_value_line_end(rest, key_end).filter(|_| is_short_line);
+                    let (line_len, data_len) = short.or_else(|| plain_value_line(rest))?;
+                    if let (Some(tail), len @ 1..=8) = (tail, line_len - key_end) {
+                        known = Known::new(*tail, len, (len, data_len));
+                    }
+                    (line_len, data_len)
+                }
+            };
+            let data_end = at + line_len + to_usize(data_len);
+            let after = bytes.get(data_end..)?.first_chunk::<2>()?;
+            if after != CRLF || marks.len() > RESPONSE_MARKS_MAX {
+                return None;
+            }
+            at = data_end + CRLF.len();
         }
     }
 
@@ -183,7 +233,7 @@ fn plain_value_line(bytes: &[u8]) -> Option<(usize, u32)> {
     if !bytes.starts_with(VALUE) {
         return None;
     }
-    let key_end = word_end(bytes, VALUE.len());
+    let key_end = low_end(bytes, VALUE.len());
     if let Some(short) = short_value_line_end(bytes, key_end).filter(|_| key_end > VALUE.len()) {
         return Some(short);
     }
@@ -230,7 +280,7 @@ fn value_data_len(line: &[u8]) -> Option<u32> {
 }
 
 const VALUE: &[u8] = b"VALUE ";
-const END: &[u8] = b"END\r\n";
+pub(super) const END: &[u8] = b"END\r\n";
 const CRLF: &[u8] = b"\r\n";
 
 #[cfg(test)]

@@ -89,6 +89,26 @@ pub(super) fn word_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
+/// The place of the first blank or control byte (DEL is not looked for) at or after `at`, or the end.
+#[inline(always)]
+pub(super) fn low_end(bytes: &[u8], at: usize) -> usize {
+    let (eights, rest) = bytes.get(at..).unwrap_or_default().as_chunks::<8>();
+    let mut end = at;
+    for eight in eights {
+        let eight = u64::from_le_bytes(*eight);
+        // As in `stops`.
+        let low = eight.wrapping_sub(EACH * 0x21) & !eight & (EACH * 0x80);
+        if low != 0 {
+            return end + to_usize(low.trailing_zeros() / 8);
+        }
+        end += 8;
+    }
+    end + rest
+        .iter()
+        .position(|&byte| byte <= b' ')
+        .unwrap_or(rest.len())
+}
+
 /// Reads the one to nine digits at `at`, which cannot overflow; the number and the place after it.
 #[inline]
 pub(super) fn short_number(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
@@ -113,7 +133,7 @@ const fn stops(eight: u64) -> u64 {
 }
 
 const EACH: u64 = 0x0101_0101_0101_0101;
-const DEL: u8 = 0x7f;
+pub(super) const DEL: u8 = 0x7f;
 
 #[cfg(test)]
 mod tests {
@@ -132,6 +152,9 @@ mod tests {
                     let end = if is_stop { place } else { len };
                     assert_eq!(word_end(&line[..len], 0), end, "{byte} at {place} of {len}");
                     assert_eq!(word_end(&line[..len], place), end);
+                    let low = if byte == 0x7f { len } else { end };
+                    assert_eq!(low_end(&line[..len], 0), low);
+                    assert_eq!(low_end(&line[..len], place), low);
                     assert_eq!(word_end(&line[..len], len), len);
                 }
             }

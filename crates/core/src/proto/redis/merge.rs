@@ -3,13 +3,14 @@
 use alloc::vec::Vec;
 
 use super::response::ResponseParser;
+use crate::num::to_usize;
 use crate::proto::{
-    FragmentResponse, Merge, Protocol, ResponseStep, redis::words::write_array_header, scan,
+    FragmentResponse, Merge, Protocol, ResponseStep, Run, redis::words::write_array_header, scan,
     write_error,
 };
 
 /// See [`crate::proto::merge`].
-pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) {
+pub fn merge(how: Merge, runs: &[Run], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) {
     if let Some(failed) = fragments
         .iter()
         .find(|fragment| fragment.bytes.first() == Some(&b'-'))
@@ -19,7 +20,7 @@ pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out:
     }
     let start = out.len();
     let merged = match how {
-        Merge::Array => merge_arrays(order, fragments, out),
+        Merge::Array => merge_arrays(runs, fragments, out),
         Merge::Sum => merge_sums(fragments, out),
         Merge::Status => merge_statuses(fragments, out),
         Merge::Values | Merge::Line => panic!("memcached's merges are not ours"),
@@ -32,46 +33,47 @@ pub fn merge(how: Merge, order: &[u16], fragments: &mut [FragmentResponse], out:
 
 /// Takes each key's element from the fragment that asked for it. `None`: some fragment is no array
 /// of as many bulk strings as it had keys.
-fn merge_arrays(
-    order: &[u16],
-    fragments: &mut [FragmentResponse],
-    out: &mut Vec<u8>,
-) -> Option<()> {
+fn merge_arrays(runs: &[Run], fragments: &mut [FragmentResponse], out: &mut Vec<u8>) -> Option<()> {
+    let (mut keys, mut len) = (0, 0);
     for fragment in fragments.iter_mut() {
-        let end = memchr::memchr(b'\n', &fragment.bytes)? + 1;
-        let is_array = fragment.bytes.starts_with(b"*") && !fragment.bytes.starts_with(b"*-");
-        fragment.cursor = is_array.then_some(end)?;
+        mark(fragment)?;
+        keys += to_usize(fragment.keys);
+        len += fragment.bytes.len();
     }
-    write_array_header(order.len(), out);
-    // Elements that follow each other in one fragment are copied together.
-    for run in order.chunk_by(|a, b| a == b) {
-        let fragment = &mut fragments[usize::from(run[0])];
-        let rest = &fragment.bytes[fragment.cursor..];
-        let len = bulks_len(rest, run.len())?;
-        out.extend_from_slice(&rest[..len]);
-        fragment.cursor += len;
+    out.reserve(len + HEADER_LEN_MAX);
+    write_array_header(keys, out);
+    for run in runs {
+        fragments[usize::from(run.fragment)].append_next(run.keys, out)?;
     }
-    fragments
-        .iter()
-        .all(|fragment| fragment.cursor == fragment.bytes.len())
-        .then_some(())
+    Some(())
 }
 
-/// The length of the `count` bulk strings that `bytes` begin with.
-fn bulks_len(bytes: &[u8], count: usize) -> Option<usize> {
-    let mut len = 0;
-    for _ in 0..count {
-        let rest = &bytes[len..];
-        if rest.first() != Some(&b'$') {
-            return None;
+/// Finds where the elements of a fragment's response begin and end, unless that is known. `None` if it
+/// is not the array that was asked for.
+fn mark(fragment: &mut FragmentResponse) -> Option<()> {
+    let FragmentResponse {
+        bytes, keys, marks, ..
+    } = fragment;
+    if marks.is_empty() {
+        let is_array = bytes.starts_with(b"*") && !bytes.starts_with(b"*-");
+        let mut at = memchr::memchr(b'\n', bytes).filter(|_| is_array)? + 1;
+        marks.push(at);
+        while let rest @ [kind, ..] = &bytes[at..] {
+            if *kind != b'$' || marks.len() > to_usize(*keys) {
+                return None;
+            }
+            let ResponseStep::Done(len) = ResponseParser::default().step(rest) else {
+                return None;
+            };
+            at += len;
+            marks.push(at);
         }
-        let ResponseStep::Done(one) = ResponseParser::default().step(rest) else {
-            return None;
-        };
-        len += one;
     }
-    Some(len)
+    (marks.len() == to_usize(*keys) + 1).then_some(())
 }
+
+/// Bytes of the longest array header.
+const HEADER_LEN_MAX: usize = b"*4294967295\r\n".len();
 
 fn merge_sums(fragments: &[FragmentResponse], out: &mut Vec<u8>) -> Option<()> {
     let mut sum = 0_i64;
@@ -96,18 +98,18 @@ fn merge_statuses(fragments: &[FragmentResponse], out: &mut Vec<u8>) -> Option<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::tests::split_by;
 
     fn merged(how: Merge, order: &[u16], fragments: &[&[u8]]) -> Vec<u8> {
-        let mut fragments: Vec<FragmentResponse> = fragments
-            .iter()
-            .map(|bytes| FragmentResponse {
-                bytes: bytes.to_vec(),
-                cursor: 0,
-            })
-            .collect();
-        let mut out = b"before".to_vec();
-        merge(how, order, &mut fragments, &mut out);
-        out.split_off(6)
+        let merged = |is_marked| {
+            let (runs, mut fragments) = split_by(Protocol::Redis, order, fragments, is_marked);
+            let mut out = b"before".to_vec();
+            merge(how, &runs, &mut fragments, &mut out);
+            out.split_off(6)
+        };
+        let marked = merged(true);
+        assert_eq!(marked, merged(false));
+        marked
     }
 
     const INVALID: &[u8] = b"-ERR Invalid argument\r\n";

@@ -21,6 +21,7 @@ pub mod inline;
 mod invalid;
 mod keys;
 pub mod local;
+mod many;
 pub mod merge;
 pub mod request;
 pub mod response;

@@ -18,13 +18,13 @@
 use super::commands::{self, Keys, Serve};
 use super::keys::{self, Located};
 use super::words::{Command, HEAD_WORDS};
-use super::{Invalid, fast};
+use super::{Invalid, fast, many};
 use crate::limits::{
     REDIS_ARGS_MAX, REDIS_BULK_LEN_MAX, REDIS_INLINE_LEN_MAX, REDIS_UNAUTHENTICATED_ARGS_MAX,
     REDIS_UNAUTHENTICATED_BULK_LEN_MAX,
 };
 use crate::num::{to_u32, to_u64, to_usize};
-use crate::proto::{self, Merge, Parse, Request, RequestLimits, Route, Span, Then, scan};
+use crate::proto::{self, Merge, Noted, Parse, Request, RequestLimits, Route, Span, Then, scan};
 
 /// Resumable position within one request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,13 +69,24 @@ impl RequestParser {
     /// See [`crate::proto::RequestParser::parse`].
     #[inline(always)]
     pub fn parse(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
+        self.parse_noting(bytes, limits, None)
+    }
+
+    /// See [`crate::proto::RequestParser::parse_noting`].
+    #[inline(always)]
+    pub fn parse_noting(
+        &mut self,
+        bytes: &[u8],
+        limits: &RequestLimits,
+        noted: Noted<'_>,
+    ) -> Parse {
         if self.words == 0
             && let Some(request) = fast::recognise(bytes, limits.frame_len_max)
         {
             self.scanned = 0;
             return Parse::Complete(request);
         }
-        self.parse_any(bytes, limits)
+        self.parse_any(bytes, limits, noted)
     }
 
     /// See [`crate::proto::RequestParser::is_at_start`].
@@ -84,9 +95,14 @@ impl RequestParser {
         self.words == 0 && self.scanned == 0
     }
 
-    /// As [`Self::parse`], for requests of any kind.
+    /// As [`Self::parse_noting`], for requests of any kind.
     #[inline(never)]
-    fn parse_any(&mut self, bytes: &[u8], limits: &RequestLimits) -> Parse {
+    fn parse_any(&mut self, bytes: &[u8], limits: &RequestLimits, noted: Noted<'_>) -> Parse {
+        let front = if self.words == 0 { bytes } else { b"" };
+        if let Some(request) = many::note(front, limits, noted) {
+            self.scanned = 0;
+            return Parse::Complete(request);
+        }
         if self.words == 0 {
             if !self.begin_short(bytes, limits)
                 && let Some(parse) = self.begin(bytes, limits)

@@ -7,9 +7,12 @@
 //! RESP2 only. A type of RESP3 would be one more arm of `Line::read`: a scalar, a body, or a
 //! multiple of elements.
 
-use crate::limits::RESPONSE_LINE_LEN_MAX;
+use alloc::vec::Vec;
+
+use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
-use crate::proto::{ResponseStep, scan};
+use crate::proto::ResponseStep;
+use crate::proto::scan::{self, Known};
 
 /// Resumable position within one response.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,6 +112,50 @@ impl ResponseParser {
         }
     }
 
+    /// The length of the array that `bytes` begin with, if nothing of it has been consumed, it is whole
+    /// and has short bulk strings and nils only; `marks` gets where the first begins and where each ends.
+    #[inline(never)]
+    pub(in crate::proto) fn whole_array(
+        &mut self,
+        bytes: &[u8],
+        marks: &mut Vec<usize>,
+    ) -> Option<usize> {
+        let (count, header_len) = scan::short_header(b'*', bytes)?;
+        if self.elements > 0 || to_usize(count) > RESPONSE_MARKS_MAX {
+            return None;
+        }
+        let mut at = to_usize(header_len);
+        marks.resize(to_usize(count) + 1, at);
+        let mut known = Known::new(*b"$0\r\n    ", 4, 4);
+        for mark in &mut marks[1..] {
+            let rest = bytes.get(at..)?;
+            let line = rest.first_chunk();
+            at += match line.and_then(|line| known.at(line)) {
+                Some(len) => len,
+                None if rest.starts_with(NIL) => {
+                    at += NIL.len();
+                    *mark = at;
+                    continue;
+                }
+                None => {
+                    let (len, header_len) = scan::likely_short_header(b'$', rest)?;
+                    if let Some(line) = line {
+                        let len = to_usize(header_len + len);
+                        known = Known::new(*line, to_usize(header_len), len);
+                    }
+                    to_usize(header_len + len)
+                }
+            };
+            if bytes.get(at..)?.first_chunk::<2>()? != b"\r\n" {
+                return None;
+            }
+            at += 2;
+            *mark = at;
+        }
+        self.scanned = 0;
+        Some(at)
+    }
+
     /// Reads the line that `text` begins with.
     #[inline]
     fn line(&mut self, text: &[u8]) -> Line {
@@ -177,6 +224,8 @@ fn whole_bulk(bytes: &[u8]) -> Option<usize> {
     let after = bytes.get(end..)?.first_chunk::<2>()?;
     (after == b"\r\n").then_some(end + 2)
 }
+
+const NIL: &[u8] = b"$-1\r\n";
 
 enum Body {
     Ended(usize),

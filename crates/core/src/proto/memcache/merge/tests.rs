@@ -4,19 +4,20 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::tests::split_by;
 
 fn merged(how: Merge, order: &[u16], responses: &[&str]) -> String {
-    let mut fragments: Vec<FragmentResponse> = responses
-        .iter()
-        .map(|text| FragmentResponse {
-            bytes: text.as_bytes().to_vec(),
-            cursor: 0,
-        })
-        .collect();
-    let mut out = b"before".to_vec();
-    merge(how, order, &mut fragments, &mut out);
-    let merged = out.strip_prefix(b"before").unwrap();
-    String::from_utf8(merged.to_vec()).unwrap()
+    let responses: Vec<&[u8]> = responses.iter().map(|text| text.as_bytes()).collect();
+    let merged = |is_marked| {
+        let (runs, mut fragments) = split_by(Protocol::Memcache, order, &responses, is_marked);
+        let mut out = b"before".to_vec();
+        merge(how, &runs, &mut fragments, &mut out);
+        let merged = out.strip_prefix(b"before").unwrap();
+        String::from_utf8(merged.to_vec()).unwrap()
+    };
+    let marked = merged(true);
+    assert_eq!(marked, merged(false));
+    marked
 }
 
 const A: &str = "VALUE a 0 5\r\nEND\r\n\r\n";

@@ -1,0 +1,401 @@
+//! Requests with several keys: each goes whole to the one server that has all its keys, or in fragments
+//! to several.
+//!
+//! The keys of a request are looked at once, in request order. Those that stand side by side and have one
+//! owner are a *stretch*: they are copied together into their fragment, and their elements together into
+//! the response. A fragment is the chain of its owner's stretches.
+
+use alloc::vec::Vec;
+
+use super::Engine;
+use super::client::{Pause, Pending};
+use super::closed::Closed;
+use super::forward::{Frame, Stalled};
+use super::pool::Pool;
+use super::rng::Rng;
+use super::server::{Origin, Outgoing};
+use super::split::FragmentIdx;
+use crate::buf::{ChunkPool, SendQueue, append_piece};
+use crate::canary::{Canary, is_planted};
+use crate::config::CrossServerKeys;
+use crate::ids::{ClientId, ServerConnId, ServerIdx};
+use crate::limits::{FREE_PARTS_MAX, SEND_SMALL_CHUNK_LEN};
+use crate::num::{to_u32, to_usize};
+use crate::proto::{self, Merge, Part, Protocol, Request, Run, Span};
+
+/// Memory of the routing of one multi-key request, kept for the next. All but `parts` empty between uses.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// The keys of the request; empty if they have not been noted when it was parsed.
+    pub(super) parts: Vec<Part>,
+    /// What the keys are placed by.
+    hashes: Vec<u32>,
+    /// In request order.
+    stretches: Vec<Stretch>,
+    /// Per position in the pool.
+    groups: Vec<Group>,
+    fragments: Vec<Plan>,
+    /// Where a fragment's bytes are put together.
+    bytes: Vec<u8>,
+}
+
+/// Parts that lie side by side in the frame and have one owner.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    /// Position of their server in the pool.
+    owner: u32,
+    /// How many parts, at least 1.
+    keys: u32,
+    raw: Span,
+    /// The owner's next stretch, or [`NONE`].
+    next: u32,
+}
+
+/// The parts of one owner.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    keys: u32,
+    /// Its first and last stretch, if it has keys.
+    first: u32,
+    last: u32,
+    fragment: u16,
+}
+
+/// One fragment to be sent.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    server: ServerIdx,
+    /// `None` if the server is down.
+    conn: Option<ServerConnId>,
+    keys: u32,
+    /// Its first stretch.
+    first: u32,
+    /// Its length in bytes, once it is queued.
+    len: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// A stretch above this length is not put together with others but copied to where it goes.
+const TOGETHER_LEN_MAX: usize = 512;
+
+impl Engine {
+    /// Finds the owner of every key of the request, whose stretches and groups are then in `work`.
+    /// Returns false if every server is ejected.
+    fn find_owners(
+        &mut self,
+        id: ClientId,
+        frame: &[u8],
+        request: &Request,
+        work: &mut Work,
+    ) -> bool {
+        let client = self
+            .clients
+            .slab
+            .get(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        let protocol = pool.config.protocol;
+        if work.parts.is_empty() {
+            proto::parts(protocol, frame, request, &mut work.parts);
+        }
+        work.groups
+            .resize(pool.config.servers.len(), Group::default());
+        work.group(pool, frame, &mut self.rng).is_some()
+    }
+
+    /// Sends a multi-key request that cannot be split: unchanged, if one server has all its keys.
+    pub(super) fn forward_together<'a>(
+        &mut self,
+        id: ClientId,
+        frame: Frame<'a>,
+        request: &Request,
+        work: &mut Work,
+    ) -> Result<(), Stalled<'a>> {
+        if !self.find_owners(id, frame.bytes(), request, work) {
+            return self.forward(id, None, frame, request);
+        }
+        let first = work.stretches[0];
+        let other = work
+            .stretches
+            .iter()
+            .find(|other| other.owner != first.owner);
+        let client = self
+            .clients
+            .slab
+            .get(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        if let Some(other) = other
+            && pool.config.cross_server_keys == CrossServerKeys::Error
+        {
+            let mut reply = Vec::new();
+            let name = |stretch: &Stretch| {
+                let is_its = |part: &&Part| part.raw.start == stretch.raw.start;
+                let part = work.parts.iter().find(is_its);
+                let server = &pool.config.servers[to_usize(stretch.owner)];
+                (
+                    part.expect("a stretch begins with a part")
+                        .key
+                        .of(frame.bytes()),
+                    server.name.as_bytes(),
+                )
+            };
+            write_cross_slot(name(&first), name(other), &mut reply);
+            self.answer_now(id, &reply);
+            return Ok(());
+        }
+        self.forward(id, Some(first.owner), frame, request)
+    }
+
+    /// Splits a multi-key request by server.
+    pub(super) fn split<'a>(
+        &mut self,
+        id: ClientId,
+        frame: Frame<'a>,
+        request: &Request,
+        merge: Merge,
+        work: &mut Work,
+    ) -> Result<(), Stalled<'a>> {
+        if !self.find_owners(id, frame.bytes(), request, work) {
+            self.answer_failure(id, Closed::Refused, request);
+            return Ok(());
+        }
+        if self.plan_fragments(id, work).is_err() {
+            return Err(Stalled(frame));
+        }
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        let (protocol, timeout) = (pool.config.protocol, pool.config.timeout);
+        let fragment_count = work.fragments.len();
+        pool.counters
+            .fragments
+            .add(u64::from(to_u32(fragment_count)));
+        for index in 0..fragment_count {
+            if let Some(conn) = work.fragments[index].conn {
+                let conn = self.upstream.conns.get_mut(conn);
+                let out = &mut conn.expect("it was just chosen").out;
+                let head = (protocol, frame.bytes(), request);
+                work.compose(index, head, out, &mut self.shared.chunks);
+            }
+        }
+        if is_planted(Canary::MergeOrderReversed) {
+            work.stretches.reverse();
+        }
+        let pending = if fragment_count == 1 {
+            Pending::Waiting
+        } else {
+            let keys = work.fragments.iter().map(|plan| plan.keys);
+            Pending::Split(self.clients.splits.open(merge, work.runs(), keys))
+        };
+        let seq = client.push(pending);
+        for (index, plan) in work.fragments.iter().enumerate() {
+            if let Some(conn) = plan.conn {
+                let outgoing = Outgoing {
+                    origin: Some(fragment_origin(id, seq, index, fragment_count)),
+                    len: plan.len,
+                    readonly: request.readonly,
+                };
+                self.upstream
+                    .queued(conn, outgoing, timeout, &mut self.shared);
+            }
+        }
+        for (index, plan) in work.fragments.iter().enumerate() {
+            if plan.conn.is_none() {
+                let origin = fragment_origin(id, seq, index, fragment_count);
+                self.fail_down(plan.server, origin, request, plan.keys);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes each owner's parts a fragment, in server index order, and chooses its connection. Fails if
+    /// the client must wait for one of them.
+    fn plan_fragments(&mut self, id: ClientId, work: &mut Work) -> Result<(), ()> {
+        let client = self
+            .clients
+            .slab
+            .get_mut(id)
+            .expect("the caller has just found it");
+        let pool = &self.pools[client.pool.index()];
+        for (position, group) in (0..).zip(&mut work.groups) {
+            if group.keys == 0 {
+                continue;
+            }
+            group.fragment = fragment_idx(work.fragments.len()).0;
+            let server = pool.server(position);
+            let conn = self.upstream.choose(pool, server, client, &mut self.shared);
+            if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
+                client.pause = Pause::Server;
+                return Err(());
+            }
+            work.fragments.push(Plan {
+                server,
+                conn,
+                keys: group.keys,
+                first: group.first,
+                len: 0,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Work {
+    /// Forgets the request, and memory that few requests need.
+    pub(super) fn clear(&mut self) {
+        self.parts.clear();
+        self.hashes.clear();
+        self.stretches.clear();
+        self.groups.clear();
+        self.fragments.clear();
+        self.bytes.clear();
+        if self.parts.capacity() > FREE_PARTS_MAX {
+            *self = Self::default();
+        }
+    }
+
+    /// Makes stretches of the parts of `frame`, and groups of the stretches. `None` if every server is
+    /// ejected.
+    #[inline(never)]
+    fn group(&mut self, pool: &Pool, frame: &[u8], rng: &mut Rng) -> Option<()> {
+        // All hashes first: they take long one by one, and the processor computes several at a time as long
+        // as nothing is decided by them, which it would guess wrong half the time.
+        pool.hashes(frame, &self.parts, rng, &mut self.hashes);
+        let gap = to_u32(proto::part_end(pool.config.protocol).len());
+        let mut parts = self.parts.iter().zip(&self.hashes);
+        let (first, hash) = parts.next().expect("a request routed by keys has keys");
+        let mut stretch = Stretch {
+            owner: pool.pick(*hash)?,
+            keys: 1,
+            raw: first.raw,
+            next: NONE,
+        };
+        for (part, hash) in parts {
+            let owner = pool.pick(*hash)?;
+            if owner == stretch.owner && part.raw.start == stretch.raw.end + gap {
+                stretch.raw.end = part.raw.end;
+                stretch.keys += 1;
+            } else {
+                add(stretch, &mut self.stretches, &mut self.groups);
+                stretch = Stretch {
+                    owner,
+                    keys: 1,
+                    raw: part.raw,
+                    next: NONE,
+                };
+            }
+        }
+        add(stretch, &mut self.stretches, &mut self.groups);
+        Some(())
+    }
+
+    /// Which fragment has which keys, in request order.
+    fn runs(&self) -> impl Iterator<Item = Run> {
+        self.stretches.iter().map(|stretch| Run {
+            fragment: self.groups[to_usize(stretch.owner)].fragment,
+            keys: stretch.keys,
+        })
+    }
+
+    /// Queues the bytes of a fragment.
+    #[inline(never)]
+    fn compose(
+        &mut self,
+        index: usize,
+        (protocol, frame, request): (Protocol, &[u8], &Request),
+        out: &mut SendQueue,
+        chunks: &mut ChunkPool,
+    ) {
+        let plan = &mut self.fragments[index];
+        let before = out.len();
+        // Put together first: room in a send queue is looked for once.
+        let bytes = &mut self.bytes;
+        bytes.clear();
+        proto::fragment_head(protocol, frame, request, plan.keys, bytes);
+        let part_end = proto::part_end(protocol);
+        let mut next = plan.first;
+        while let Some(stretch) = self.stretches.get(to_usize(next)) {
+            next = stretch.next;
+            let raw = to_usize(stretch.raw.start)..to_usize(stretch.raw.end);
+            if raw.len() > TOGETHER_LEN_MAX || bytes.len() > SEND_SMALL_CHUNK_LEN {
+                out.append(bytes, chunks);
+                bytes.clear();
+                out.append(&frame[raw], chunks);
+            } else {
+                append_piece(bytes, frame, raw);
+            }
+            if let [blank] = part_end {
+                bytes.push(*blank);
+            }
+        }
+        bytes.extend_from_slice(proto::fragment_end(protocol));
+        out.append(bytes, chunks);
+        let len = u32::try_from(out.len() - before);
+        plan.len = len.expect("a fragment is at most its request");
+    }
+}
+
+/// Adds a stretch to its owner's.
+#[inline(always)]
+fn add(stretch: Stretch, stretches: &mut Vec<Stretch>, groups: &mut [Group]) {
+    let index = to_u32(stretches.len());
+    let group = &mut groups[to_usize(stretch.owner)];
+    if group.keys == 0 {
+        group.first = index;
+    } else {
+        stretches[to_usize(group.last)].next = index;
+    }
+    group.last = index;
+    group.keys += stretch.keys;
+    stretches.push(stretch);
+}
+
+/// Whose the response to a request's `index`-th fragment of `count` is.
+fn fragment_origin(client: ClientId, seq: u32, index: usize, count: usize) -> Origin {
+    if count == 1 {
+        return Origin::Whole { client, seq };
+    }
+    Origin::Fragment {
+        client,
+        seq,
+        fragment: fragment_idx(index),
+    }
+}
+
+pub(super) fn fragment_idx(index: usize) -> FragmentIdx {
+    FragmentIdx(u16::try_from(index).expect("a pool has at most 65,535 servers"))
+}
+
+/// `-CROSSSLOT ... (key: server, key: server)`. Keys are shown short and printable.
+fn write_cross_slot(first: (&[u8], &[u8]), other: (&[u8], &[u8]), out: &mut Vec<u8>) {
+    const SHOWN_MAX: usize = 64;
+    let mut show = |bytes: &[u8]| {
+        let bytes = &bytes[..bytes.len().min(SHOWN_MAX)];
+        out.extend(bytes.iter().map(|&b| {
+            if b.is_ascii_graphic() || b == b' ' {
+                b
+            } else {
+                b'?'
+            }
+        }));
+    };
+    for text in [
+        b"-CROSSSLOT Keys in request don't hash to the same server (".as_slice(),
+        first.0,
+        b": ",
+        first.1,
+        b", ",
+        other.0,
+        b": ",
+        other.1,
+        b")",
+    ] {
+        show(text);
+    }
+    out.extend_from_slice(b"\r\n");
+}

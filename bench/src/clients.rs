@@ -104,7 +104,8 @@ pub(crate) struct Clients {
     pub(crate) latencies: Samples,
     /// From due to handed to the kernel: how late the tool itself was with each request of an open loop.
     pub(crate) lags: Samples,
-    /// Requests that became due so far in an open loop, and when the next does.
+    /// When the first request of an open loop is due, how many became due so far, and when the next does.
+    first_due: u64,
     issued: u64,
     next_due: u64,
     is_open_for_more: bool,
@@ -161,14 +162,17 @@ impl Clients {
             latency: latencies(),
             latencies: Samples::new(),
             lags: Samples::new(),
+            first_due: 0,
             issued: 0,
             next_due: 0,
             is_open_for_more: true,
         })
     }
 
-    /// Makes the first requests of a closed loop due.
+    /// Makes the first requests of a closed loop due; an open loop owes nothing for the time before.
     pub(crate) fn start(&mut self, now: u64) {
+        self.first_due = now;
+        self.next_due = now;
         if let Pace::Closed { depth } = self.pace {
             for index in 0..self.clients.len() {
                 self.queue(index, now, u64::from(depth));
@@ -176,7 +180,7 @@ impl Clients {
         }
     }
 
-    /// Makes what an open loop owes by `now` due; `now` counts from the start of the loop.
+    /// Makes what an open loop owes by `now` due.
     pub(crate) fn keep_pace(&mut self, now: u64) {
         let Pace::Open { rate, burst } = self.pace else {
             return;
@@ -186,7 +190,7 @@ impl Clients {
             let client = num::index(burst_number % num::wide(self.clients.len()));
             self.queue(client, self.next_due, 1);
             self.issued += 1;
-            self.next_due = due_at(self.issued / burst * burst, rate);
+            self.next_due = self.first_due + due_at(self.issued / burst * burst, rate);
         }
     }
 
@@ -434,7 +438,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_of_the_tool_shows_in_the_lag_of_each_request_that_it_delayed() {
+    fn a_stall_of_the_tool_shows_in_the_lag_of_each_request_that_it_delayed_and_its_start_does_not()
+    {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("pool.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
@@ -459,6 +464,8 @@ mod tests {
         let poller = Poller::new(Portion::Block).expect("an epoll instance");
         let mut clients = Clients::connect(&Addr::Unix(path), &group, script, &poller)
             .expect("room for two connections");
+        let start = 5_000_000_000;
+        clients.start(start);
         let told = |clients: &mut Clients, now: u64| {
             clients.keep_pace(now);
             clients.flush(|| now).expect("a connection");
@@ -468,7 +475,7 @@ mod tests {
         };
         // Nothing was looked at for 8 ms, in which nine requests became due.
         let expected: Vec<u64> = (0..=8).map(|ms| ms * 1_000_000).collect();
-        assert_eq!(told(&mut clients, 8_000_000), expected);
+        assert_eq!(told(&mut clients, start + 8_000_000), expected);
         // Nobody reads: what the socket has no room for is no lag of the tool's.
         while clients.clients.iter().all(|client| client.unsent == 0) {
             let now = clients.next_due;

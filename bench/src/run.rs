@@ -212,7 +212,7 @@ impl Bed {
         if let Some(beside) = &mut self.beside {
             beside.start(num::nanos(self.epoch.elapsed()));
         }
-        let warm = num::nanos(workload.warmup);
+        let warm = self.now() + num::nanos(workload.warmup);
         while self.now() < warm {
             self.tick(workload.pace)?;
             progress.show(self.now(), self.clients.replies);
@@ -358,15 +358,20 @@ impl Bed {
         if let Some(beside) = &mut self.beside {
             beside.finish();
         }
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
-        let mut last_progress = (Instant::now(), self.in_flight());
+        let begun = Instant::now();
+        let before = self.proxy_usage()?;
+        let mut last_progress = (begun, self.in_flight());
         while self.in_flight() > 0 {
             let now = Instant::now();
             if self.in_flight() < last_progress.1 {
                 last_progress = (now, self.in_flight());
             }
-            if now > deadline {
-                let is_going_on = now.duration_since(last_progress.0) < PROGRESS_WITHIN;
+            let waited = now.duration_since(begun);
+            if waited > DRAIN_TIMEOUT {
+                let used = self.proxy_usage()?.zip(before);
+                let used = used.map_or(0, |(after, before)| after.since(&before).cpu);
+                let is_going_on = now.duration_since(last_progress.0) < PROGRESS_WITHIN
+                    || used * 10 > num::nanos(waited) * 9;
                 if matches!(pace, Pace::Open { .. }) && is_going_on {
                     self.clients.count_waiting(self.now());
                     return Ok(self.in_flight());
@@ -382,8 +387,12 @@ impl Bed {
         Ok(0)
     }
 
+    fn proxy_usage(&self) -> Outcome<Option<Usage>> {
+        self.observed.as_deref().map(Usage::of).transpose()
+    }
+
     fn mark(&self) -> Outcome<Mark> {
-        let proxy = self.observed.as_deref().map(Usage::of).transpose()?;
+        let proxy = self.proxy_usage()?;
         Ok(Mark {
             at: self.now(),
             replies: self.clients.replies,
@@ -417,7 +426,7 @@ fn handle(
 /// Longest sleep of a closed loop, so that it ends in time even if the proxy is silent.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// A proxy that answered nothing for so long has lost requests.
+/// A proxy that answered nothing for so long and had time to spare has lost requests.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(1);
 
 /// One line per second on stderr.

@@ -75,10 +75,7 @@ pub(crate) fn bench(words: &[String]) -> Outcome<()> {
         deadline: begun + Duration::from_secs(options.minutes * 60).saturating_sub(RESERVE),
     };
     let only = options.only.as_deref();
-    let cells: Vec<Cell> = cells::cells()
-        .into_iter()
-        .filter(|cell| only.is_none_or(|only| cell.id.contains(only)))
-        .collect();
+    let cells = cells_with(only);
     let mut runner = Runner {
         plan: &plan,
         candidates: &peers.candidates,
@@ -120,6 +117,17 @@ pub(crate) fn bench(words: &[String]) -> Outcome<()> {
         options.output
     );
     Ok(())
+}
+
+/// The cells whose name contains `only`, and the one that their rates depend on.
+fn cells_with(only: Option<&str>) -> Vec<Cell> {
+    let is_meant = |cell: &Cell| only.is_none_or(|only| cell.id.contains(only));
+    let mut cells = cells::cells();
+    let needs_capacity = cells
+        .iter()
+        .any(|cell| is_meant(cell) && cell.share.is_some());
+    cells.retain(|cell| is_meant(cell) || (needs_capacity && cell.id == cells::CAPACITY));
+    cells
 }
 
 /// Kept back from the time for the end: a run under way, and writing.
@@ -327,6 +335,14 @@ mod tests {
                 assert!(cell.candidates.contains(&other.as_str()), "{}", goal.title);
             }
         }
+    }
+
+    #[test]
+    fn what_is_measured_at_a_share_of_the_capacity_brings_the_capacity_along() {
+        let ids = |only| -> Vec<&str> { cells_with(only).iter().map(|cell| cell.id).collect() };
+        assert_eq!(ids(Some("open-half")), [cells::CAPACITY, "open-half"]);
+        assert_eq!(ids(Some("real-get")), ["real-get"]);
+        assert_eq!(ids(None).len(), cells::cells().len());
     }
 
     #[test]

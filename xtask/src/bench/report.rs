@@ -55,6 +55,7 @@ pub(crate) fn markdown(session: &Session) -> String {
             "- Control: ours by ours, redis GET at depth 16: {control}. A smaller difference says nothing."
         ),
     );
+    line(&mut text, &priority(&session.runs));
     for (name, version) in &session.peers.versions {
         line(&mut text, &format!("- {name}: {version}"));
     }
@@ -83,6 +84,19 @@ pub(crate) fn markdown(session: &Session) -> String {
     push_rejected(&mut text, session);
     push_failures(&mut text, session);
     text
+}
+
+/// Whether tool and proxies went before the machine's other processes, and whether the proxy's CPU was watched.
+fn priority(runs: &[Run]) -> String {
+    let reports = || runs.iter().filter_map(|run| run.result.as_ref().ok());
+    let niceness = reports().find_map(|report| report["niceness"].as_i64());
+    let niceness = niceness.map_or_else(|| "-".to_owned(), |niceness| niceness.to_string());
+    let mut open_loops = reports().filter(|report| report["disturbances"].is_object());
+    let has_pulse = open_loops.all(|report| report["disturbances"]["pulse"].is_object());
+    let watched = if has_pulse { "a" } else { "**no**" };
+    format!(
+        "- Niceness of the tool and the proxies: {niceness}; {watched} pulse on the proxy's CPU in open loops."
+    )
 }
 
 fn line(text: &mut String, words: &str) {
@@ -650,6 +664,15 @@ mod tests {
             "{raw}"
         );
         assert_eq!(raw.lines().count(), 3);
+    }
+
+    #[test]
+    fn the_report_says_which_priority_was_to_be_had() {
+        let mut run = run(OURS, 0, 1.0, Verdict::Counted);
+        run.result = Ok(json!({ "niceness": -20, "disturbances": { "pulse": null } }));
+        let words = priority(&[run]);
+        assert!(words.contains("-20; **no** pulse"), "{words}");
+        assert!(priority(&[]).contains(": -;"));
     }
 
     #[test]

@@ -251,11 +251,11 @@ impl Portion {
         }
     }
 
-    /// Bytes of one connection given to the kernel in one turn.
+    /// Bytes of one connection given to the kernel in one turn; the filler of a value is not divided further.
     const fn send_max(self) -> usize {
         match self {
             Self::All => usize::MAX,
-            Self::Block => 64 * 1024,
+            Self::Block => 32 * 1024,
         }
     }
 }

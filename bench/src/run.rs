@@ -316,20 +316,23 @@ impl Bed {
     fn go_on(&mut self, now: u64) -> Outcome<()> {
         let epoch = self.epoch;
         let clock = || num::nanos(epoch.elapsed());
+        let watch = &mut self.watch;
+        let mut look = || {
+            if let Some(watch) = watch {
+                watch.look(clock());
+            }
+        };
         self.clients.read_on(&mut self.block, now)?;
+        look();
         self.servers.read_on(&mut self.block)?;
-        if let Some(watch) = &mut self.watch {
-            watch.look(clock());
-        }
-        self.servers.flush();
-        if let Some(watch) = &mut self.watch {
-            watch.look(clock());
-        }
+        look();
+        self.servers.flush(&mut look);
         if let Some(beside) = &mut self.beside {
             beside.read_on(&mut self.block, now)?;
             beside.read_slowly(&mut self.block, now)?;
             beside.keep_pace(now);
             beside.flush(clock)?;
+            look();
         }
         self.clients.keep_pace(clock());
         self.clients.flush(clock)

@@ -162,8 +162,8 @@ impl Servers {
         }
     }
 
-    /// Sends the answers, a portion of each connection's: the end of a tick.
-    pub(crate) fn flush(&mut self) {
+    /// Sends the answers, a portion of each connection's: the end of a tick. Says when each is done.
+    pub(crate) fn flush(&mut self, mut sent: impl FnMut()) {
         for index in self.dirty.drain(..) {
             let slot = &mut self.conns[num::index(u64::from(index))];
             let Some(conn) = slot else { continue };
@@ -177,6 +177,7 @@ impl Servers {
                 // The proxy may close; whether that was right shows in the replies.
                 Err(_) => *slot = None,
             }
+            sent();
         }
         std::mem::swap(&mut self.dirty, &mut self.again);
     }

@@ -69,6 +69,8 @@ impl Priority {
         let niceness_before = getpriority_process(None).unwrap_or(0);
         let group = fs::read_to_string(AUTOGROUP).unwrap_or_default();
         let group = group.split_whitespace().next_back().map(str::to_owned);
+        // Where another run has raised it already, that one puts it back.
+        let group = group.filter(|before| *before != HIGHEST.to_string());
         // Refused without the right to; the report tells.
         let _ = setpriority_process(None, HIGHEST);
         Self {

@@ -17,8 +17,9 @@ use crate::process::Pinning;
 use crate::protocol::{KeyLengths, Op, Protocol};
 use crate::real::Real;
 use crate::relay::Relay;
-use crate::run::{Beside, Progress, Target, Transport, Workload, nutcracker_command};
+use crate::run::{Target, nutcracker_command};
 use crate::script::Traffic;
+use crate::workload::{Beside, Progress, Transport, Workload};
 
 /// What the tool is asked to do.
 #[derive(Debug)]
@@ -71,6 +72,7 @@ Workload:
   --transport tcp|unix         (tcp)
   --beside-clients N           a second group of clients, which no figure counts ...
   --beside-op OP, --beside-value-size BYTES, --beside-depth N    ... (get, 65536, 16)
+  --beside-rate N              ... open loop: so many requests per second, --beside-depth of them at once ...
   --beside-read-rate BYTES     ... each of which reads so much per second at most: slow readers
   --idle N                     further clients that connect and say nothing
   --watch S                    record the proxy's memory, until so long after the load
@@ -131,6 +133,14 @@ fn parse_run(parser: &mut lexopt::Parser) -> Outcome<Task> {
         if matches!(beside.traffic.op, Op::Mget | Op::Mset) {
             return Err(Failure::new("the clients beside do get or set"));
         }
+        if beside.rate.is_some() && matches!(workload.pace, Pace::Closed { .. }) {
+            return Err(Failure::new("--beside-rate goes with --rate only"));
+        }
+    }
+    if workload.samples() > SAMPLES_MAX {
+        return Err(Failure::new(format!(
+            "an open loop of more than {SAMPLES_MAX} requests: take less --seconds or --rate"
+        )));
     }
     workload.traffic.keys = match workload.traffic.op {
         Op::Get | Op::Set => 1,
@@ -177,6 +187,7 @@ fn workload_option(
         "--rate" => {
             workload.pace = Pace::Open {
                 rate: u64::from(bounded(parser, "--rate", RATE_MAX)?),
+                burst: 1,
             };
         }
         "--seconds" => workload.duration = seconds(parser, "--seconds")?,
@@ -218,6 +229,10 @@ fn beside_option(parser: &mut lexopt::Parser, option: &str, beside: &mut Beside)
             beside.traffic.value_size = bounded(parser, "--beside-value-size", VALUE_SIZE_MAX)?;
         }
         "--beside-depth" => beside.depth = bounded(parser, "--beside-depth", DEPTH_MAX)?,
+        "--beside-rate" => {
+            let rate = bounded(parser, "--beside-rate", RATE_MAX)?;
+            beside.rate = Some(u64::from(rate));
+        }
         "--beside-read-rate" => {
             let rate = bounded(parser, "--beside-read-rate", RATE_MAX)?;
             beside.read_rate = Some(u64::from(rate));
@@ -392,6 +407,7 @@ const DEFAULT_BESIDE: Beside = Beside {
     },
     clients: 1,
     depth: 16,
+    rate: None,
     read_rate: None,
 };
 
@@ -470,6 +486,8 @@ const CLIENTS_MAX: u32 = 100_000;
 const SERVERS_MAX: u32 = 1000;
 const DEPTH_MAX: u32 = 100_000;
 const RATE_MAX: u32 = 100_000_000;
+/// Each is remembered, 32 bytes.
+const SAMPLES_MAX: usize = 16_000_000;
 const PAIRS_MAX: u32 = 1000;
 /// One multi-key read.
 const DEMO_KEYS_MIN: u32 = crate::demo::BATCH;
@@ -520,6 +538,8 @@ mod tests {
             ("run --direct --pid 1", "--connect only"),
             ("run --connect nowhere", "neither host:port nor /path"),
             ("run --direct --rate fast", "not a number"),
+            ("run --direct --rate 1000000 --seconds 17", "less --seconds"),
+            ("run --direct --beside-rate 10", "--rate only"),
             ("run --direct --speed 1", "--speed"),
             ("compare --ours a", "--theirs"),
             ("dance", "none of"),

@@ -10,12 +10,15 @@ use std::collections::VecDeque;
 use hdrhistogram::Histogram;
 
 use crate::failure::{During, Failure, Outcome};
-use crate::net::{Addr, Poller, Stream, Token, token_index};
+use crate::net::{Addr, Poller, Portion, Stream, Token, token_index};
 use crate::num;
 use crate::script::{Cursor, Mismatch, Script, SetCursor};
 
 /// Latencies in nanoseconds.
 pub(crate) type Latencies = Histogram<u64>;
+
+/// (due, how long it took), nanoseconds: what a histogram cannot be asked afterwards is *when*.
+pub(crate) type Samples = Vec<(u64, u64)>;
 
 /// An empty histogram from 1 ns to one minute, three digits.
 pub(crate) fn latencies() -> Latencies {
@@ -27,8 +30,9 @@ pub(crate) fn latencies() -> Latencies {
 pub(crate) enum Pace {
     /// Each client keeps this many requests in flight; a reply makes the next one due.
     Closed { depth: u32 },
-    /// This many requests per second in total, whatever the replies do.
-    Open { rate: u64 },
+    /// This many requests per second in total, whatever the replies do; so many at once from one client, then as many
+    /// from the next.
+    Open { rate: u64, burst: u64 },
 }
 
 #[derive(Debug)]
@@ -55,8 +59,10 @@ struct Client {
     /// Where in the script's bytes sending goes on, and how many of them are due.
     position: usize,
     unsent: usize,
+    /// When those requests of an open loop were due that were not offered to the kernel yet.
+    not_offered: Vec<u64>,
     in_flight: usize,
-    /// There may be something to read; kept for slow readers only, the others read at once.
+    /// There may be something to read.
     readable: bool,
     /// Bytes read so far.
     read: u64,
@@ -73,6 +79,8 @@ pub(crate) struct Group {
     pub(crate) pace: Pace,
     /// Bytes per second that each of them reads at most.
     pub(crate) read_rate: Option<u64>,
+    /// How much of a client's replies is read before the other sockets have their turn.
+    pub(crate) portion: Portion,
     /// The token of its n-th socket.
     pub(crate) token: fn(u32) -> Token,
 }
@@ -83,16 +91,23 @@ pub(crate) struct Clients {
     script: Script,
     clients: Vec<Client>,
     dirty: Vec<u32>,
+    /// Clients that were left with something to read.
+    unread: VecDeque<u32>,
     pace: Pace,
     read_rate: Option<u64>,
+    portion: Portion,
     /// Replies so far.
     pub(crate) replies: u64,
-    /// From due to reply, of the measured part of the run.
+    /// From due to reply, of the measured part of a closed loop.
     pub(crate) latency: Latencies,
-    /// From due to handed to the kernel, of the measured part of an open loop.
-    pub(crate) lag: Latencies,
-    /// Requests that became due so far in an open loop.
+    /// The same of an open loop, each by itself.
+    pub(crate) latencies: Samples,
+    /// From due to handed to the kernel: how late the tool itself was with each request of an open loop.
+    pub(crate) lags: Samples,
+    /// When the first request of an open loop is due, how many became due so far, and when the next does.
+    first_due: u64,
     issued: u64,
+    next_due: u64,
     is_open_for_more: bool,
 }
 
@@ -108,6 +123,7 @@ impl Clients {
             count,
             pace,
             read_rate,
+            portion,
             token,
         } = *group;
         let count = usize::try_from(count).during(|| "the number of clients".to_owned())?;
@@ -126,6 +142,7 @@ impl Clients {
                 next: start,
                 position: script.request(start).start,
                 unsent: 0,
+                not_offered: Vec::new(),
                 in_flight: 0,
                 readable: false,
                 read: 0,
@@ -137,18 +154,25 @@ impl Clients {
             script,
             clients,
             dirty: Vec::with_capacity(count),
+            unread: VecDeque::new(),
             pace,
             read_rate,
+            portion,
             replies: 0,
             latency: latencies(),
-            lag: latencies(),
+            latencies: Samples::new(),
+            lags: Samples::new(),
+            first_due: 0,
             issued: 0,
+            next_due: 0,
             is_open_for_more: true,
         })
     }
 
-    /// Makes the first requests of a closed loop due.
+    /// Makes the first requests of a closed loop due; an open loop owes nothing for the time before.
     pub(crate) fn start(&mut self, now: u64) {
+        self.first_due = now;
+        self.next_due = now;
         if let Pace::Closed { depth } = self.pace {
             for index in 0..self.clients.len() {
                 self.queue(index, now, u64::from(depth));
@@ -156,29 +180,36 @@ impl Clients {
         }
     }
 
-    /// Makes what an open loop owes by `now` due; `now` counts from the start of the loop.
+    /// Makes what an open loop owes by `now` due.
     pub(crate) fn keep_pace(&mut self, now: u64) {
-        let Pace::Open { rate } = self.pace else {
+        let Pace::Open { rate, burst } = self.pace else {
             return;
         };
-        if !self.is_open_for_more {
-            return;
-        }
-        loop {
-            let due = due_at(self.issued, rate);
-            if due > now {
-                break;
-            }
-            let client = num::index(self.issued % num::wide(self.clients.len()));
-            self.queue(client, due, 1);
+        while self.next_due <= now && self.is_open_for_more {
+            let burst_number = self.issued / burst;
+            let client = num::index(burst_number % num::wide(self.clients.len()));
+            self.queue(client, self.next_due, 1);
             self.issued += 1;
+            self.next_due = self.first_due + due_at(self.issued / burst * burst, rate);
         }
     }
 
     /// No request becomes due any more; those in flight are still awaited, and nobody is slow any more.
     pub(crate) fn finish(&mut self) {
         self.is_open_for_more = false;
-        self.read_rate = None;
+        if self.read_rate.take().is_some() {
+            let unread = (0..self.clients.len()).filter(|index| self.clients[*index].readable);
+            self.unread = unread.map(token_index).collect();
+        }
+    }
+
+    /// The requests of an open loop that still wait have waited so long at least: an overload counts, it has no end.
+    pub(crate) fn count_waiting(&mut self, now: u64) {
+        for client in &self.clients {
+            let waiting = client.waiting.iter();
+            self.latencies
+                .extend(waiting.map(|(due, _)| (*due, now.saturating_sub(*due))));
+        }
     }
 
     /// Requests sent or due whose replies are missing.
@@ -186,37 +217,62 @@ impl Clients {
         self.clients.iter().map(|client| client.in_flight).sum()
     }
 
-    /// Forgets the latencies so far: the measured part begins.
-    pub(crate) fn reset_latencies(&mut self) {
+    /// Forgets the latencies so far: the measured part begins, in which about so many replies come.
+    pub(crate) fn reset_latencies(&mut self, expected: usize) {
         self.latency.reset();
-        self.lag.reset();
+        for samples in [&mut self.latencies, &mut self.lags] {
+            // Touched here, so that the kernel does not have to find memory while time is taken.
+            samples.clear();
+            samples.resize(expected, (0, 0));
+            samples.clear();
+        }
     }
 
-    /// Reads and checks what the proxy sent to a client; a slow reader does when it is time.
+    /// Reads and checks what the proxy sent to a client, by portions; a slow reader does when it is time.
     pub(crate) fn handle_readable(
         &mut self,
         index: u32,
         block: &mut [u8],
         now: u64,
     ) -> Outcome<()> {
-        let index = num::index(u64::from(index));
-        self.clients[index].readable = true;
-        if self.read_rate.is_some() {
+        let at = num::index(u64::from(index));
+        let was_readable = std::mem::replace(&mut self.clients[at].readable, true);
+        if self.read_rate.is_some() || (was_readable && self.portion == Portion::Block) {
             return Ok(());
         }
-        while self.clients[index].readable {
-            self.read_once(index, block, now)?;
+        self.read_portion(index, block, now)
+    }
+
+    /// Goes on with one of the clients that were left with something to read.
+    pub(crate) fn read_on(&mut self, block: &mut [u8], now: u64) -> Outcome<()> {
+        match self.unread.pop_front() {
+            Some(index) => self.read_portion(index, block, now),
+            None => Ok(()),
+        }
+    }
+
+    fn read_portion(&mut self, index: u32, block: &mut [u8], now: u64) -> Outcome<()> {
+        let at = num::index(u64::from(index));
+        while self.clients[at].readable {
+            self.read_once(at, block, now)?;
+            if self.portion == Portion::Block {
+                if self.clients[at].readable {
+                    self.unread.push_back(index);
+                }
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Reads what slow readers may have read by `now`; of those that are slow no more, all.
+    /// Reads what slow readers may have read by `now`.
     pub(crate) fn read_slowly(&mut self, block: &mut [u8], now: u64) -> Outcome<()> {
+        let Some(rate) = self.read_rate else {
+            return Ok(());
+        };
         for index in 0..self.clients.len() {
             while self.clients[index].readable {
-                let may_read = self.read_rate.map_or(u64::MAX, |rate| {
-                    allowance(rate, now).saturating_sub(self.clients[index].read)
-                });
+                let may_read = allowance(rate, now).saturating_sub(self.clients[index].read);
                 let room = block.len().min(num::index(may_read));
                 if room < SLOW_READ_MIN {
                     break;
@@ -267,8 +323,11 @@ impl Clients {
         }
     }
 
-    /// Sends all that is due: the end of a tick. `now` tells the time for the tool's own lag.
+    /// Sends all that is due. `now` tells the time for the tool's own lag.
     pub(crate) fn flush(&mut self, now: impl Fn() -> u64) -> Outcome<()> {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
         let mut dirty = std::mem::take(&mut self.dirty);
         for index in dirty.drain(..) {
             let client = &mut self.clients[num::index(u64::from(index))];
@@ -287,10 +346,12 @@ impl Clients {
                     client.position = 0;
                 }
             }
-            if matches!(self.pace, Pace::Open { .. })
-                && let Some((due, _)) = client.waiting.back()
-            {
-                self.lag.saturating_record(now().saturating_sub(*due));
+            if !client.not_offered.is_empty() {
+                // What the kernel did not take now is no lag of ours: the proxy has not read what came before.
+                let now = now();
+                let lags = client.not_offered.drain(..);
+                self.lags
+                    .extend(lags.map(|due| (due, now.saturating_sub(due))));
             }
         }
         self.dirty = dirty;
@@ -307,8 +368,13 @@ impl Clients {
                 )));
             };
             let part = left.min(*count);
-            self.latency
-                .saturating_record_n(now.saturating_sub(*due).max(1), part);
+            let took = now.saturating_sub(*due).max(1);
+            if matches!(self.pace, Pace::Open { .. }) {
+                // One entry is one request there.
+                self.latencies.push((*due, took));
+            } else {
+                self.latency.saturating_record_n(took, part);
+            }
             *count -= part;
             left -= part;
             if *count == 0 {
@@ -334,6 +400,9 @@ impl Clients {
         }
         client.in_flight += num::index(count);
         client.waiting.push_back((due, count));
+        if matches!(self.pace, Pace::Open { .. }) {
+            client.not_offered.push(due);
+        }
         if !client.is_dirty {
             client.is_dirty = true;
             self.dirty.push(token_index(index));
@@ -366,6 +435,55 @@ mod tests {
         assert_eq!(due_at(1, 1000), 1_000_000);
         assert_eq!(due_at(2500, 1000), 2_500_000_000);
         assert_eq!(due_at(3, 7), 428_571_428);
+    }
+
+    #[test]
+    fn a_stall_of_the_tool_shows_in_the_lag_of_each_request_that_it_delayed_and_its_start_does_not()
+    {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("pool.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        let traffic = crate::script::Traffic {
+            protocol: crate::protocol::Protocol::Redis,
+            op: crate::protocol::Op::Get,
+            keys: 1,
+            value_size: 32,
+            key_lengths: crate::protocol::KeyLengths::Mixed,
+        };
+        let group = Group {
+            count: 2,
+            pace: Pace::Open {
+                rate: 1000,
+                burst: 1,
+            },
+            read_rate: None,
+            portion: Portion::Block,
+            token: Token::Client,
+        };
+        let script = Script::new(traffic, 0);
+        let poller = Poller::new(Portion::Block).expect("an epoll instance");
+        let mut clients = Clients::connect(&Addr::Unix(path), &group, script, &poller)
+            .expect("room for two connections");
+        let start = 5_000_000_000;
+        clients.start(start);
+        let told = |clients: &mut Clients, now: u64| {
+            clients.keep_pace(now);
+            clients.flush(|| now).expect("a connection");
+            let mut lags: Vec<u64> = clients.lags.drain(..).map(|(_, lag)| lag).collect();
+            lags.sort_unstable();
+            lags
+        };
+        // Nothing was looked at for 8 ms, in which nine requests became due.
+        let expected: Vec<u64> = (0..=8).map(|ms| ms * 1_000_000).collect();
+        assert_eq!(told(&mut clients, start + 8_000_000), expected);
+        // Nobody reads: what the socket has no room for is no lag of the tool's.
+        while clients.clients.iter().all(|client| client.unsent == 0) {
+            let now = clients.next_due;
+            assert_eq!(told(&mut clients, now), [0]);
+        }
+        let now = clients.next_due + 1_000_000;
+        assert_eq!(told(&mut clients, now), [0, 1_000_000]);
+        drop(listener);
     }
 
     #[test]

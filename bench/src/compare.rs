@@ -15,8 +15,9 @@ use crate::num;
 use crate::process::Pinning;
 use crate::protocol::{KeyLengths, Op, Protocol};
 use crate::report::Report;
-use crate::run::{Progress, Target, Transport, Workload, nutcracker_command, run};
+use crate::run::{Target, nutcracker_command, run};
 use crate::script::Traffic;
+use crate::workload::{Progress, Transport, Workload};
 
 /// What to compare and how thoroughly.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod cli;
 mod clients;
 mod compare;
 mod demo;
+mod disturbance;
 mod envoy;
 mod failure;
 mod net;
@@ -21,6 +22,7 @@ mod report;
 mod run;
 mod script;
 mod servers;
+mod workload;
 
 use std::process::ExitCode;
 

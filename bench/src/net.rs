@@ -223,6 +223,43 @@ pub(crate) struct Event {
     pub(crate) writable: bool,
 }
 
+/// How much is done for one socket, and for how many, before the tool looks at its clock again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Portion {
+    /// Whatever is there: least work per byte, for a closed loop.
+    All,
+    /// One block: an open loop has requests to send in time, and must know that a pause of its own was not work.
+    Block,
+}
+
+impl Portion {
+    /// Sockets that one look at them gives.
+    const fn events(self) -> usize {
+        match self {
+            Self::All => 1024,
+            Self::Block => 32,
+        }
+    }
+
+    /// Bytes read at once.
+    pub(crate) const fn recv_block(self) -> usize {
+        match self {
+            // More than a socket buffer usually holds.
+            Self::All => 256 * 1024,
+            // About 800 small requests, or as many replies: less than 0.1 ms of work.
+            Self::Block => 32 * 1024,
+        }
+    }
+
+    /// Bytes of one connection given to the kernel in one turn; the filler of a value is not divided further.
+    const fn send_max(self) -> usize {
+        match self {
+            Self::All => usize::MAX,
+            Self::Block => 32 * 1024,
+        }
+    }
+}
+
 /// Readiness of all sockets of the tool.
 pub(crate) struct Poller {
     epoll: OwnedFd,
@@ -230,12 +267,12 @@ pub(crate) struct Poller {
 }
 
 impl Poller {
-    pub(crate) fn new() -> Outcome<Self> {
+    pub(crate) fn new(portion: Portion) -> Outcome<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .during(|| "creating the epoll instance".to_owned())?;
         Ok(Self {
             epoll,
-            events: Vec::with_capacity(1024),
+            events: Vec::with_capacity(portion.events()),
         })
     }
 
@@ -327,29 +364,38 @@ impl Outbox {
         self.bytes.is_empty() && self.fillers.is_empty()
     }
 
-    /// Sends until all is gone or the kernel takes nothing more.
-    pub(crate) fn flush(&mut self, stream: &mut Stream) -> io::Result<()> {
+    /// Sends a portion, or less if the kernel takes no more; whether it is to be called again.
+    pub(crate) fn flush(&mut self, stream: &mut Stream, portion: Portion) -> io::Result<bool> {
+        let mut may_send = portion.send_max();
         while !self.is_empty() {
+            if may_send == 0 {
+                return Ok(true);
+            }
             let sent = if self.fillers.is_empty() {
-                stream.send(&self.bytes[self.sent..])?
+                let bytes = &self.bytes[self.sent..];
+                stream.send(&bytes[..bytes.len().min(may_send)])?
             } else {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let used = self.slices(&mut slices);
+                let used = self.slices(&mut slices, may_send);
                 stream.send_slices(&slices[..used])?
             };
             let Some(n) = sent else { break };
             self.advance(n);
+            may_send = may_send.saturating_sub(n);
         }
-        Ok(())
+        Ok(false)
     }
 
-    fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+    /// At least one slice, and about so many bytes at most.
+    fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX], most: usize) -> usize {
         let mut used = 0;
         let mut at = self.sent;
+        let mut bytes = 0;
         for (before, len) in &self.fillers {
-            if used + 3 > SLICES_MAX {
+            if used + 3 > SLICES_MAX || bytes >= most {
                 return used;
             }
+            bytes += before.saturating_sub(at) + len;
             if *before > at {
                 slices[used] = IoSlice::new(&self.bytes[at..*before]);
                 used += 1;
@@ -473,9 +519,6 @@ impl Inbox {
         }))
     }
 }
-
-/// Bytes per read of a socket: more than a socket buffer usually holds.
-pub(crate) const RECV_BLOCK: usize = 256 * 1024;
 
 const TAIL_ROOM_MIN: usize = 16 * 1024;
 

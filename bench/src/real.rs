@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::failure::{During, Failure, Outcome};
 use crate::net::{Addr, free_port};
 use crate::num;
-use crate::process::{Pinning, Proxy, Usage, resident_kib};
+use crate::process::{Pinning, Priority, Proxy, Usage, resident_kib};
 use crate::protocol::{Op, Protocol};
 use crate::run::{CONF, nutcracker_command, pool_config};
 
@@ -38,6 +38,7 @@ pub(crate) struct Real {
 /// Does one run and prints its report.
 pub(crate) fn real(real: &Real) -> Outcome<()> {
     let dir = tempfile::tempdir().during(|| "making a directory".to_owned())?;
+    let _hurried = Priority::highest();
     // Servers and generator go where the tool is, by the tool's own means of placing a process.
     let beside_us = real.pinning.map(|pinning| Pinning {
         proxy: pinning.tool,
@@ -219,6 +220,7 @@ fn report(real: &Real, before: &Mark, after: &Mark, rss_kib: u64) -> Outcome<(St
         "generator_cpu_us_per_request": per_request(generator.cpu),
         "all_cpu_us_per_request": per_request(all),
         "proxy_utilisation": num::ratio(proxy.cpu, elapsed),
+        "niceness": Priority::niceness(),
         "proxy_starvation": num::ratio(proxy.starved, elapsed),
         "proxy_rss_kib": rss_kib,
     });

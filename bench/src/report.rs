@@ -1,11 +1,14 @@
 //! The result of a run, for people and for scripts.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 
-use crate::clients::Latencies;
+use crate::clients::{Clients, Latencies};
+use crate::disturbance::{Kind, Seen, sift};
 use crate::num;
 use crate::process::{Usage, resident_kib};
-use crate::run::Workload;
+use crate::workload::Workload;
 
 /// Percentiles of a histogram, nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +44,11 @@ pub(crate) struct Report {
     pub(crate) requests: u64,
     pub(crate) elapsed: u64,
     pub(crate) latency: Percentiles,
-    /// Of the tool itself, in an open loop.
-    pub(crate) lag: Option<Percentiles>,
+    pub(crate) open: Option<OpenLoop>,
+    /// Requests of an overloaded proxy for whose replies nobody waited.
+    pub(crate) unanswered: u64,
+    /// Niceness of the tool and the proxy.
+    pub(crate) niceness: i32,
     pub(crate) tool: Usage,
     /// Share of the machine's time that its host gave to others.
     pub(crate) stolen: f64,
@@ -50,6 +56,65 @@ pub(crate) struct Report {
     pub(crate) proxy: Option<Usage>,
     pub(crate) proxy_rss_kib: u64,
     pub(crate) memory: Memory,
+}
+
+/// What is told of an open loop beside its latencies.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenLoop {
+    /// How late the tool was with its requests.
+    pub(crate) lag: Percentiles,
+    /// Of the requests that were due while nobody disturbed the run; `None` without such.
+    pub(crate) undisturbed: Option<(Percentiles, Percentiles)>,
+    pub(crate) undisturbed_requests: u64,
+    /// Share of the measured time in which they were due.
+    pub(crate) undisturbed_share: f64,
+    pub(crate) seen: Seen,
+}
+
+impl OpenLoop {
+    /// From all requests that were due in the measured time, whenever their replies came; with their latencies.
+    pub(crate) fn new(clients: &Clients, seen: Seen, measured: Range<u64>) -> (Percentiles, Self) {
+        let kept = seen.undisturbed(measured.clone());
+        let whole = [measured];
+        let time = |ranges: &[Range<u64>]| ranges.iter().map(|range| range.end - range.start).sum();
+        let of = |samples| Percentiles::of(&sift(samples, &whole));
+        let latencies = sift(&clients.latencies, &kept);
+        let lags = sift(&clients.lags, &kept);
+        let undisturbed =
+            (!latencies.is_empty()).then(|| (Percentiles::of(&latencies), Percentiles::of(&lags)));
+        let open = Self {
+            lag: of(&clients.lags),
+            undisturbed,
+            undisturbed_requests: latencies.len(),
+            undisturbed_share: num::ratio(time(&kept), time(&whole)),
+            seen,
+        };
+        (of(&clients.latencies), open)
+    }
+
+    fn undisturbed_json(&self) -> Option<Value> {
+        let (latency, lag) = self.undisturbed?;
+        Some(json!({
+            "share": self.undisturbed_share,
+            "requests": self.undisturbed_requests,
+            "latency_us": latency.json(),
+            "lag_us": lag.json(),
+        }))
+    }
+
+    /// Of each kind: how many, and milliseconds lost in them.
+    fn disturbances_json(&self) -> Value {
+        let of = |kind| {
+            let (count, lost) = self.seen.of(kind);
+            json!({ "count": count, "ms": micros(lost) / 1e3 })
+        };
+        json!({
+            "tool": of(Kind::Tool),
+            "pulse": self.seen.has_pulse.then(|| of(Kind::Pulse)),
+            "waiting": of(Kind::Waiting),
+            "stolen": of(Kind::Stolen),
+        })
+    }
 }
 
 /// The resident memory of a process through a run.
@@ -145,7 +210,13 @@ impl Report {
             "requests_per_second": self.rate(),
             "errors": 0,
             "latency_us": self.latency.json(),
-            "lag_us": self.lag.map(|lag| lag.json()),
+            "lag_us": self.open.as_ref().map(|open| open.lag.json()),
+            "own_gaps_us": self.open.as_ref().map(|open| open.seen.gaps.json()),
+            "own_gaps_over_1ms": self.open.as_ref().map(|open| num::ratio(open.seen.in_long_gaps, self.elapsed)),
+            "undisturbed": self.open.as_ref().and_then(OpenLoop::undisturbed_json),
+            "disturbances": self.open.as_ref().map(OpenLoop::disturbances_json),
+            "unanswered": self.unanswered,
+            "niceness": self.niceness,
             "tool_cpu_us_per_request": num::ratio(self.tool.cpu, self.requests) / 1e3,
             "tool_starvation": num::ratio(self.tool.starved, self.elapsed),
             "machine_stolen": self.stolen,
@@ -185,12 +256,28 @@ impl Report {
                 self.proxy_rss_kib
             ));
         }
-        if let Some(lag) = self.lag {
-            line.push_str(&format!("; own lag p99 {:.1} us", micros(lag.p99)));
-            if lag.p99.saturating_mul(10) > self.latency.p99 {
-                line.push_str(
-                    " (over a tenth of the latency: the tool was too slow, reject this run)",
-                );
+        if self.unanswered > 0 {
+            line.push_str(&format!(
+                "; overloaded: {} requests had no reply yet seconds after the last",
+                self.unanswered
+            ));
+        }
+        if let Some(open) = &self.open {
+            line.push_str(&format!(
+                "; own lag p99.9 {:.1} us, own gaps of 1 ms and more {:.1} % of the time",
+                micros(open.lag.p999),
+                num::ratio(open.seen.in_long_gaps, self.elapsed) * 100.0
+            ));
+            if let Some((latency, lag)) = open.undisturbed {
+                line.push_str(&format!(
+                    "; undisturbed {:.0} %: us p50 {:.1} p99 {:.1} p99.9 {:.1} max {:.0}, own lag p99.9 {:.1} us",
+                    open.undisturbed_share * 100.0,
+                    micros(latency.p50),
+                    micros(latency.p99),
+                    micros(latency.p999),
+                    micros(latency.max),
+                    micros(lag.p999)
+                ));
             }
         }
         line

@@ -11,118 +11,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::clients::{Clients, Group, Pace};
+use crate::disturbance::Watch;
 use crate::envoy;
 use crate::failure::{During, Failure, Outcome};
-use crate::net::{Addr, Poller, RECV_BLOCK, Stream, Token, free_port};
+use crate::net::{Addr, Event, Poller, Stream, Token, free_port};
 use crate::num;
-use crate::process::{LOG, MachineTime, Pinned, Pinning, Proxy, Usage, resident_kib};
-use crate::protocol::{BESIDE, Op, Protocol, Shapes};
-use crate::report::{Memory, Percentiles, Report};
-use crate::script::{Script, Traffic};
+use crate::process::{LOG, MachineTime, Pinned, Priority, Proxy, Usage, resident_kib};
+use crate::protocol::{BESIDE, Protocol};
+use crate::report::{Memory, OpenLoop, Percentiles, Report};
+use crate::script::Script;
 use crate::servers::Servers;
-
-/// What to do and for how long.
-#[derive(Clone, Debug)]
-pub(crate) struct Workload {
-    pub(crate) traffic: Traffic,
-    pub(crate) pace: Pace,
-    pub(crate) clients: u32,
-    pub(crate) servers: u32,
-    pub(crate) warmup: Duration,
-    pub(crate) duration: Duration,
-    /// Ends the measured part earlier when this many replies have come.
-    pub(crate) requests: Option<u64>,
-    pub(crate) transport: Transport,
-    /// Further lines of the pool's configuration.
-    pub(crate) pool_lines: Vec<String>,
-    /// A second group of clients, whose requests count in no figure.
-    pub(crate) beside: Option<Beside>,
-    /// Further clients that connect and say nothing.
-    pub(crate) idle: u32,
-    /// Records the proxy's memory through the run, and so long after it.
-    pub(crate) watch: Option<Duration>,
-    pub(crate) pinning: Option<Pinning>,
-    pub(crate) progress: Progress,
-}
-
-/// Clients beside the measured ones: a closed loop of their own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Beside {
-    pub(crate) traffic: Traffic,
-    pub(crate) clients: u32,
-    pub(crate) depth: u32,
-    /// Bytes per second that each of them reads at most: slow readers.
-    pub(crate) read_rate: Option<u64>,
-}
-
-/// How the tool and a proxy that it starts talk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    Tcp,
-    Unix,
-}
-
-/// Whether to say once per second how far the run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    Shown,
-    Silent,
-}
-
-impl Workload {
-    pub(crate) fn pace_name(&self) -> String {
-        match self.pace {
-            Pace::Closed { depth } => format!("depth {depth}"),
-            Pace::Open { rate } => format!("{rate}/s"),
-        }
-    }
-
-    pub(crate) fn title(&self) -> String {
-        let traffic = &self.traffic;
-        let keys = if matches!(traffic.op, Op::Mget | Op::Mset) {
-            format!(" of {} keys", traffic.keys)
-        } else {
-            String::new()
-        };
-        let mut title = format!(
-            "{} {}{keys}, {}, {} clients, {} B, {} servers",
-            traffic.protocol.name(),
-            traffic.op.name(),
-            self.pace_name(),
-            self.clients,
-            traffic.value_size,
-            self.servers
-        );
-        if let Some(beside) = &self.beside {
-            title.push_str(&format!(
-                ", beside {} clients with {} of {} B at depth {}",
-                beside.clients,
-                beside.traffic.op.name(),
-                beside.traffic.value_size,
-                beside.depth
-            ));
-            if let Some(rate) = beside.read_rate {
-                title.push_str(&format!(", reading {rate} B/s each"));
-            }
-        }
-        if self.idle > 0 {
-            title.push_str(&format!(", {} idle clients", self.idle));
-        }
-        title
-    }
-
-    fn shapes(&self) -> Shapes {
-        let main = self.traffic.shape();
-        let beside = self.beside.map_or(main, |beside| beside.traffic.shape());
-        Shapes { main, beside }
-    }
-
-    /// Sockets that this process or a proxy has open at most.
-    fn sockets(&self) -> u64 {
-        let beside = self.beside.map_or(0, |beside| beside.clients);
-        u64::from(self.clients) + u64::from(beside) + u64::from(self.idle) + u64::from(self.servers)
-    }
-}
+use crate::workload::{Progress, Transport, Workload};
 
 /// What stands between the clients and the canned servers.
 #[derive(Clone, Debug)]
@@ -147,11 +46,14 @@ pub(crate) fn run(workload: &Workload, target: &Target) -> Outcome<Report> {
         .pinning
         .map(|pinning| Pinned::to(pinning.tool))
         .transpose()?;
-    let poller = Poller::new()?;
+    let _hurried = Priority::highest();
+    let portion = workload.portion();
+    let poller = Poller::new(portion)?;
     let servers = Servers::listen(
         &server_addrs(workload, target, dir.path())?,
         workload.traffic.protocol,
         workload.shapes(),
+        portion,
         &poller,
     )?;
     let script = Script::new(workload.traffic, 0);
@@ -176,6 +78,10 @@ pub(crate) fn run(workload: &Workload, target: &Target) -> Outcome<Report> {
         }
         Target::Direct => (first_of(&servers)?, None),
     };
+    let epoch = Instant::now();
+    let pulse_at = workload.pinning.map(|pinning| pinning.proxy);
+    let watch = matches!(workload.pace, Pace::Open { .. })
+        .then(|| Watch::new(epoch, pid, pulse_at.filter(|_| pid.is_some())));
     let mut bed = Bed {
         memory: Memory::new(workload.watch.and(pid)),
         idle: connect_idle(&pool, workload.idle)?,
@@ -183,8 +89,9 @@ pub(crate) fn run(workload: &Workload, target: &Target) -> Outcome<Report> {
         beside: connect_beside(workload, &pool, &poller)?,
         poller,
         servers,
-        block: vec![0; RECV_BLOCK],
-        epoch: Instant::now(),
+        block: vec![0; portion.recv_block()],
+        watch,
+        epoch,
         observed: pid.map(|pid| pid.to_string()),
     };
     bed.measure(workload).map_err(|failure| {
@@ -216,6 +123,7 @@ fn group(workload: &Workload) -> Group {
         count: workload.clients,
         pace: workload.pace,
         read_rate: None,
+        portion: workload.portion(),
         token: Token::Client,
     }
 }
@@ -226,10 +134,17 @@ fn connect_beside(workload: &Workload, pool: &Addr, poller: &Poller) -> Outcome<
     };
     let group = Group {
         count: beside.clients,
-        pace: Pace::Closed {
-            depth: beside.depth,
-        },
+        pace: beside.rate.map_or(
+            Pace::Closed {
+                depth: beside.depth,
+            },
+            |rate| Pace::Open {
+                rate,
+                burst: u64::from(beside.depth),
+            },
+        ),
         read_rate: beside.read_rate,
+        portion: workload.portion(),
         token: Token::Beside,
     };
     Clients::connect(pool, &group, Script::new(beside.traffic, BESIDE), poller).map(Some)
@@ -274,6 +189,8 @@ struct Bed {
     idle: Vec<Stream>,
     servers: Servers,
     memory: Memory,
+    /// Of an open loop.
+    watch: Option<Watch>,
     block: Vec<u8>,
     epoch: Instant,
     observed: Option<String>,
@@ -295,13 +212,16 @@ impl Bed {
         if let Some(beside) = &mut self.beside {
             beside.start(num::nanos(self.epoch.elapsed()));
         }
-        let warm = num::nanos(workload.warmup);
+        let warm = self.now() + num::nanos(workload.warmup);
         while self.now() < warm {
             self.tick(workload.pace)?;
             progress.show(self.now(), self.clients.replies);
         }
-        self.clients.reset_latencies();
+        self.clients.reset_latencies(workload.samples());
         let start = self.mark()?;
+        if let Some(watch) = &mut self.watch {
+            watch.reset(start.at);
+        }
         let end = start.at + num::nanos(workload.duration);
         let enough = workload
             .requests
@@ -312,13 +232,15 @@ impl Bed {
         }
         let finish = self.mark()?;
         let proxy_rss_kib = self.observed.as_deref().map_or(0, resident_kib);
+        let unanswered = self.drain(workload.pace)?;
         let mut report = Report {
             workload: workload.clone(),
             requests: finish.replies - start.replies,
             elapsed: finish.at - start.at,
             latency: Percentiles::of(&self.clients.latency),
-            lag: matches!(workload.pace, Pace::Open { .. })
-                .then(|| Percentiles::of(&self.clients.lag)),
+            open: None,
+            unanswered: num::wide(unanswered),
+            niceness: Priority::niceness(),
             tool: finish.tool.since(&start.tool),
             stolen: finish.machine.stolen_since(&start.machine),
             proxy: finish
@@ -328,7 +250,12 @@ impl Bed {
             proxy_rss_kib,
             memory: Memory::default(),
         };
-        self.drain(workload.pace)?;
+        // After the end, because a request that was due before it may have been answered later.
+        if let Some(mut watch) = self.watch.take() {
+            let (latency, open) = OpenLoop::new(&self.clients, watch.end(), start.at..finish.at);
+            report.latency = latency;
+            report.open = Some(open);
+        }
         self.keep_watching(workload.watch)?;
         report.memory = std::mem::take(&mut self.memory);
         if report.requests == 0 {
@@ -344,7 +271,12 @@ impl Bed {
             Pace::Open { .. } => Duration::ZERO,
         };
         let events = self.poller.wait(timeout)?;
-        let now = num::nanos(self.epoch.elapsed());
+        let epoch = self.epoch;
+        let clock = || num::nanos(epoch.elapsed());
+        let now = clock();
+        if let Some(watch) = &mut self.watch {
+            watch.polled(now);
+        }
         self.memory.keep(now);
         let mut to_accept = Vec::new();
         for event in events {
@@ -358,38 +290,52 @@ impl Bed {
                     }
                 }
                 Token::Client(index) => {
-                    if event.readable {
-                        self.clients.handle_readable(index, &mut self.block, now)?;
-                    }
-                    if event.writable {
-                        self.clients.handle_writable(index);
-                    }
+                    handle(&mut self.clients, &event, index, &mut self.block, now)?;
                 }
                 Token::Beside(index) => {
-                    let Some(beside) = &mut self.beside else {
-                        continue;
-                    };
-                    if event.readable {
-                        beside.handle_readable(index, &mut self.block, now)?;
-                    }
-                    if event.writable {
-                        beside.handle_writable(index);
+                    if let Some(beside) = &mut self.beside {
+                        handle(beside, &event, index, &mut self.block, now)?;
                     }
                 }
                 Token::Listener(index) => to_accept.push(index),
+            }
+            if let Some(watch) = &mut self.watch {
+                let now = clock();
+                watch.look(now);
+                self.clients.keep_pace(now);
+                self.clients.flush(clock)?;
             }
         }
         for index in to_accept {
             self.servers.handle_acceptable(index, &self.poller)?;
         }
-        self.clients.keep_pace(now);
-        self.servers.flush();
+        self.go_on(now)
+    }
+
+    /// The end of a tick: what was left by the portions, and sending.
+    fn go_on(&mut self, now: u64) -> Outcome<()> {
         let epoch = self.epoch;
+        let clock = || num::nanos(epoch.elapsed());
+        let watch = &mut self.watch;
+        let mut look = || {
+            if let Some(watch) = watch {
+                watch.look(clock());
+            }
+        };
+        self.clients.read_on(&mut self.block, now)?;
+        look();
+        self.servers.read_on(&mut self.block)?;
+        look();
+        self.servers.flush(&mut look);
         if let Some(beside) = &mut self.beside {
+            beside.read_on(&mut self.block, now)?;
             beside.read_slowly(&mut self.block, now)?;
-            beside.flush(|| num::nanos(epoch.elapsed()))?;
+            beside.keep_pace(now);
+            beside.flush(clock)?;
+            look();
         }
-        self.clients.flush(|| num::nanos(epoch.elapsed()))
+        self.clients.keep_pace(clock());
+        self.clients.flush(clock)
     }
 
     /// The load is over; what does the proxy keep?
@@ -408,15 +354,31 @@ impl Bed {
         self.clients.in_flight() + beside
     }
 
-    /// Waits for the replies that are missing, and sees that no more come.
-    fn drain(&mut self, pace: Pace) -> Outcome<()> {
+    /// Waits for the replies that are missing, and sees that no more come. An open loop may have overloaded the proxy, which
+    /// then goes on answering for longer than is worth waiting; gives how many requests were left so.
+    fn drain(&mut self, pace: Pace) -> Outcome<usize> {
         self.clients.finish();
         if let Some(beside) = &mut self.beside {
             beside.finish();
         }
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        let begun = Instant::now();
+        let before = self.proxy_usage()?;
+        let mut last_progress = (begun, self.in_flight());
         while self.in_flight() > 0 {
-            if Instant::now() > deadline {
+            let now = Instant::now();
+            if self.in_flight() < last_progress.1 {
+                last_progress = (now, self.in_flight());
+            }
+            let waited = now.duration_since(begun);
+            if waited > DRAIN_TIMEOUT {
+                let used = self.proxy_usage()?.zip(before);
+                let used = used.map_or(0, |(after, before)| after.since(&before).cpu);
+                let is_going_on = now.duration_since(last_progress.0) < PROGRESS_WITHIN
+                    || used * 10 > num::nanos(waited) * 9;
+                if matches!(pace, Pace::Open { .. }) && is_going_on {
+                    self.clients.count_waiting(self.now());
+                    return Ok(self.in_flight());
+                }
                 return Err(Failure::new(format!(
                     "{} replies never came",
                     self.in_flight()
@@ -424,11 +386,16 @@ impl Bed {
             }
             self.tick(pace)?;
         }
-        self.tick(pace)
+        self.tick(pace)?;
+        Ok(0)
+    }
+
+    fn proxy_usage(&self) -> Outcome<Option<Usage>> {
+        self.observed.as_deref().map(Usage::of).transpose()
     }
 
     fn mark(&self) -> Outcome<Mark> {
-        let proxy = self.observed.as_deref().map(Usage::of).transpose()?;
+        let proxy = self.proxy_usage()?;
         Ok(Mark {
             at: self.now(),
             replies: self.clients.replies,
@@ -443,9 +410,27 @@ impl Bed {
     }
 }
 
+fn handle(
+    clients: &mut Clients,
+    event: &Event,
+    index: u32,
+    block: &mut [u8],
+    now: u64,
+) -> Outcome<()> {
+    if event.readable {
+        clients.handle_readable(index, block, now)?;
+    }
+    if event.writable {
+        clients.handle_writable(index);
+    }
+    Ok(())
+}
+
 /// Longest sleep of a closed loop, so that it ends in time even if the proxy is silent.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A proxy that answered nothing for so long and had time to spare has lost requests.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(1);
 
 /// One line per second on stderr.
 struct Ticker {

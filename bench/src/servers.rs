@@ -1,7 +1,11 @@
 //! The server side of a run: canned servers that answer from the key alone and check what they are sent.
 
+use std::collections::VecDeque;
+
 use crate::failure::{During, Failure, Outcome};
-use crate::net::{Addr, Inbox, Listener, Outbox, Poller, Received, Stream, Token, token_index};
+use crate::net::{
+    Addr, Inbox, Listener, Outbox, Poller, Portion, Received, Stream, Token, token_index,
+};
 use crate::num;
 use crate::protocol::{Protocol, Served, Shapes, serve};
 
@@ -12,6 +16,8 @@ struct Conn {
     outbox: Outbox,
     /// Whether this connection is on the list of those with something to send.
     is_dirty: bool,
+    /// Whether it is on the list of those that were left with something to read.
+    is_unread: bool,
 }
 
 /// All canned servers of a run, with the connections that the proxy opened.
@@ -23,6 +29,10 @@ pub(crate) struct Servers {
     /// Closed connections leave a hole, so that tokens stay valid.
     conns: Vec<Option<Conn>>,
     dirty: Vec<u32>,
+    /// Connections that still have something to send after their turn.
+    again: Vec<u32>,
+    unread: VecDeque<u32>,
+    portion: Portion,
     words: Vec<(usize, usize)>,
     /// Requests answered so far; fragments count one each.
     pub(crate) requests: u64,
@@ -34,6 +44,7 @@ impl Servers {
         addrs: &[Addr],
         protocol: Protocol,
         shapes: Shapes,
+        portion: Portion,
         poller: &Poller,
     ) -> Outcome<Self> {
         let mut listeners = Vec::with_capacity(addrs.len());
@@ -48,6 +59,9 @@ impl Servers {
             listeners,
             conns: Vec::new(),
             dirty: Vec::new(),
+            again: Vec::new(),
+            unread: VecDeque::new(),
+            portion,
             words: Vec::new(),
             requests: 0,
         })
@@ -72,15 +86,32 @@ impl Servers {
                 inbox: Inbox::default(),
                 outbox: Outbox::default(),
                 is_dirty: false,
+                is_unread: false,
             }));
         }
         Ok(())
     }
 
-    /// Answers what the proxy sent.
+    /// Answers what the proxy sent, by portions.
     pub(crate) fn handle_readable(&mut self, index: u32, block: &mut [u8]) -> Outcome<()> {
+        match &self.conns[num::index(u64::from(index))] {
+            Some(conn) if !conn.is_unread => self.answer(index, block),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on with one of the connections that were left with something to read.
+    pub(crate) fn read_on(&mut self, block: &mut [u8]) -> Outcome<()> {
+        match self.unread.pop_front() {
+            Some(index) => self.answer(index, block),
+            None => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, index: u32, block: &mut [u8]) -> Outcome<()> {
         let slot = &mut self.conns[num::index(u64::from(index))];
         let Some(conn) = slot else { return Ok(()) };
+        conn.is_unread = false;
         loop {
             let outbox = &mut conn.outbox;
             let words = &mut self.words;
@@ -103,7 +134,12 @@ impl Servers {
                 self.dirty.push(index);
             }
             match received {
-                Ok(Ok(Received::More)) => {}
+                Ok(Ok(Received::More)) if self.portion == Portion::All => {}
+                Ok(Ok(Received::More)) => {
+                    conn.is_unread = true;
+                    self.unread.push_back(index);
+                    return Ok(());
+                }
                 Ok(Ok(Received::Drained)) => return Ok(()),
                 Ok(Err(failure)) => return Err(failure),
                 // The proxy may close; whether that was right shows in the replies.
@@ -126,16 +162,24 @@ impl Servers {
         }
     }
 
-    /// Sends all answers: the end of a tick.
-    pub(crate) fn flush(&mut self) {
+    /// Sends the answers, a portion of each connection's: the end of a tick. Says when each is done.
+    pub(crate) fn flush(&mut self, mut sent: impl FnMut()) {
         for index in self.dirty.drain(..) {
             let slot = &mut self.conns[num::index(u64::from(index))];
             let Some(conn) = slot else { continue };
             conn.is_dirty = false;
-            if conn.outbox.flush(&mut conn.stream).is_err() {
-                *slot = None;
+            match conn.outbox.flush(&mut conn.stream, self.portion) {
+                Ok(true) => {
+                    conn.is_dirty = true;
+                    self.again.push(index);
+                }
+                Ok(false) => {}
+                // The proxy may close; whether that was right shows in the replies.
+                Err(_) => *slot = None,
             }
+            sent();
         }
+        std::mem::swap(&mut self.dirty, &mut self.again);
     }
 }
 

@@ -1,5 +1,7 @@
 use super::*;
-use crate::protocol::KeyLengths;
+use crate::protocol::{KeyLengths, Op};
+use crate::script::Traffic;
+use crate::workload::Beside;
 
 fn workload(protocol: Protocol, op: Op, transport: Transport) -> Workload {
     Workload {
@@ -63,7 +65,10 @@ fn large_values_arrive_whole_in_both_directions() {
 #[test]
 fn open_loop_keeps_its_rate_and_reports_its_lag() {
     let mut workload = workload(Protocol::Memcache, Op::Get, Transport::Tcp);
-    workload.pace = Pace::Open { rate: 2000 };
+    workload.pace = Pace::Open {
+        rate: 2000,
+        burst: 1,
+    };
     workload.requests = None;
     workload.duration = Duration::from_millis(500);
     let report = run(&workload, &Target::Direct).expect("a run without faults");
@@ -73,7 +78,7 @@ fn open_loop_keeps_its_rate_and_reports_its_lag() {
         "{} replies",
         report.requests
     );
-    assert!(report.lag.is_some());
+    assert!(report.open.is_some());
 }
 
 #[test]
@@ -135,6 +140,7 @@ fn a_second_group_with_values_of_another_size_runs_beside_the_first() {
         },
         clients: 2,
         depth: 3,
+        rate: None,
         read_rate: None,
     });
     workload.idle = 5;
@@ -153,6 +159,7 @@ fn slow_readers_are_served_to_the_end_and_checked() {
         },
         clients: 2,
         depth: 8,
+        rate: None,
         read_rate: Some(2_000_000),
     });
     // A run ends only when every reply has come.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::cells::{NUTCRACKER, OURS};
-use super::runs::{Plan, Run};
+use super::runs::{Plan, Run, Verdict};
 use crate::budgets::count_system_calls;
 use crate::child::finish;
 use crate::tools::release;
@@ -75,6 +75,7 @@ pub(crate) fn count(nutcracker: Option<&PathBuf>, only: Option<&str>, plan: &Pla
                 candidate,
                 pair: 0,
                 result,
+                verdict: Verdict::Counted,
             });
         }
     }

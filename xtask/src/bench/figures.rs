@@ -38,8 +38,14 @@ pub(crate) enum Figure {
     ToolStarvation,
     /// Share of the machine's time that its host gave to others.
     Stolen,
-    /// How late the tool itself was, 99th percentile.
+    /// How late the tool itself was, 99.9th percentile.
     Lag,
+    /// Share of the time of an open loop in which nobody disturbed it; latencies and lag are of requests due then.
+    Undisturbed,
+    /// The latency of all requests.
+    P999WithDisturbed,
+    /// Requests for whose replies nobody waited, the proxy being overloaded.
+    Unanswered,
 }
 
 const NAMES: [(&str, Figure); 13] = [
@@ -77,12 +83,16 @@ impl Figure {
         };
         let kib = |sample: &Value| sample[1].as_f64();
         let end = || samples().rev().find_map(kib);
+        let latency = |name: &str| {
+            let undisturbed = report["undisturbed"]["latency_us"][name].as_f64();
+            undisturbed.or_else(|| report["latency_us"][name].as_f64())
+        };
         match self {
             Self::Cpu => report["proxy_cpu_us_per_request"].as_f64(),
             Self::Rate => report["requests_per_second"].as_f64(),
-            Self::P50 => report["latency_us"]["p50"].as_f64(),
-            Self::P99 => report["latency_us"]["p99"].as_f64(),
-            Self::P999 => report["latency_us"]["p999"].as_f64(),
+            Self::P50 => latency("p50"),
+            Self::P99 => latency("p99"),
+            Self::P999 => latency("p999"),
             Self::KibPerClient => Some((end()? - start()?) / report["clients"].as_f64()?),
             Self::StartKib => start(),
             Self::PeakKib => samples().filter_map(kib).reduce(f64::max),
@@ -97,15 +107,18 @@ impl Figure {
             Self::Starvation => report["proxy_starvation"].as_f64(),
             Self::ToolStarvation => report["tool_starvation"].as_f64(),
             Self::Stolen => report["machine_stolen"].as_f64(),
-            Self::Lag => report["lag_us"]["p99"].as_f64(),
+            Self::Lag => report["undisturbed"]["lag_us"]["p999"].as_f64(),
+            Self::Undisturbed => report["undisturbed"]["share"].as_f64(),
+            Self::P999WithDisturbed => report["latency_us"]["p999"].as_f64(),
+            Self::Unanswered => report["unanswered"].as_f64(),
         }
     }
 
-    /// Of each run of a candidate in a cell that succeeded.
+    /// Of each run of a candidate in a cell that counts.
     pub(crate) fn of(self, runs: &[Run], cell: &str, candidate: &str) -> Vec<f64> {
         runs.iter()
             .filter(|run| run.cell == cell && run.candidate == candidate)
-            .filter_map(|run| self.read(run.result.as_ref().ok()?))
+            .filter_map(|run| self.read(run.counted()?))
             .collect()
     }
 
@@ -139,15 +152,15 @@ impl Figure {
         other: &str,
     ) -> Vec<f64> {
         let of = |candidate: &str, pair: u32| {
-            let run = runs
+            let report = runs
                 .iter()
-                .find(|run| run.cell == cell && run.candidate == candidate && run.pair == pair)?;
-            self.read(run.result.as_ref().ok()?)
-                .filter(|figure| *figure > 0.0)
+                .filter(|run| run.cell == cell && run.candidate == candidate && run.pair == pair)
+                .find_map(Run::counted)?;
+            self.read(report).filter(|figure| *figure > 0.0)
         };
         let pairs = runs
             .iter()
-            .filter(|run| run.cell == cell && run.candidate == other);
+            .filter(|run| run.cell == cell && run.candidate == other && run.counted().is_some());
         pairs
             .filter_map(|run| Some(of(one, run.pair)? / of(other, run.pair)?))
             .collect()
@@ -171,6 +184,7 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
 mod tests {
     use serde_json::json;
 
+    use super::super::runs::Verdict;
     use super::*;
 
     fn run(cell: &'static str, candidate: &'static str, pair: u32, cpu: f64) -> Run {
@@ -179,6 +193,7 @@ mod tests {
             candidate,
             pair,
             result: Ok(json!({ "proxy_cpu_us_per_request": cpu })),
+            verdict: Verdict::Counted,
         }
     }
 
@@ -198,6 +213,19 @@ mod tests {
         assert_eq!(Figure::Cpu.ratios(&runs, "a", "nutcracker"), [2.0, 3.0]);
         assert_eq!(Figure::Cpu.middle(&runs, "a", "nutcracker"), Some(4.0));
         assert_eq!(Figure::Cpu.middle(&runs, "b", "ours"), None);
+    }
+
+    #[test]
+    fn latencies_are_of_undisturbed_requests_where_these_are_told() {
+        let closed = json!({ "latency_us": { "p50": 5, "p999": 70 } });
+        assert_eq!(Figure::P999.read(&closed), Some(70.0));
+        let open = json!({
+            "latency_us": { "p999": 70 },
+            "undisturbed": { "share": 0.8, "latency_us": { "p999": 30 }, "lag_us": { "p999": 3 } },
+        });
+        assert_eq!(Figure::P999.read(&open), Some(30.0));
+        assert_eq!(Figure::P999WithDisturbed.read(&open), Some(70.0));
+        assert_eq!(Figure::Lag.read(&open), Some(3.0));
     }
 
     #[test]

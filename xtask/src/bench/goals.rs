@@ -127,6 +127,30 @@ impl Goal {
         }
     }
 
+    /// How much more pairs are wanted: first enough of them, then by how far they are apart around a limit.
+    pub(crate) fn doubt(&self, runs: &[Run]) -> f64 {
+        let values = match &self.against {
+            Against::Peer(name) | Against::Variant(name) => {
+                self.figure.ratios(runs, &self.cell, name)
+            }
+            Against::Nothing => self.figure.of(runs, &self.cell, OURS),
+        };
+        let pairs = u32::try_from(values.len()).map_or(f64::MAX, f64::from);
+        if pairs < PAIRS_WANTED {
+            return 100.0 + PAIRS_WANTED - pairs;
+        }
+        let low = values.iter().copied().fold(f64::MAX, f64::min);
+        let high = values.iter().copied().fold(f64::MIN, f64::max);
+        let spread = (high - low) / high.max(f64::MIN_POSITIVE);
+        let is_open = |limit: f64| (low..=high).contains(&limit);
+        let weight = match self.must {
+            Some(must) if is_open(must) => 10.0,
+            _ if is_open(self.aim) => 5.0,
+            _ => 1.0,
+        };
+        weight * (0.05 + spread) / pairs
+    }
+
     pub(crate) fn standing(&self, measured: Option<f64>) -> Standing {
         let Some(measured) = measured else {
             return Standing::Unknown;
@@ -144,6 +168,9 @@ impl Goal {
     }
 }
 
+/// Fewer say little about a median.
+const PAIRS_WANTED: f64 = 5.0;
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -158,6 +185,7 @@ mod tests {
             result: Ok(
                 json!({ "proxy_cpu_us_per_request": cpu, "requests_per_second": 100.0 * cpu }),
             ),
+            verdict: super::super::runs::Verdict::Counted,
         }
     }
 
@@ -195,6 +223,26 @@ wish   | a | cpu | - | - | 0.2
         assert_eq!(goals[0].standing(None), Standing::Unknown);
         assert!(parse("a | b\n", &[], &[]).is_err());
         assert!(parse("a | b | cpu | nobody | 1 | 2\n", &["x"], &["y"]).is_err());
+    }
+
+    #[test]
+    fn a_goal_wants_more_pairs_while_they_are_few_or_around_its_limit() {
+        let goals = parse("x | a | cpu | nutcracker | 2 | 9\n", &["nutcracker"], &[]);
+        let goal = goals.expect("a good goal").remove(0);
+        let runs = |count: u32, low: f64, high: f64| -> Vec<Run> {
+            let pairs = (0..count).flat_map(|pair| {
+                let theirs = if pair % 2 == 0 { low } else { high };
+                [run("a", "ours", 1.0), run("a", "nutcracker", theirs)]
+                    .map(|run| Run { pair, ..run })
+            });
+            pairs.collect()
+        };
+        let few = goal.doubt(&runs(2, 3.0, 3.0));
+        let open = goal.doubt(&runs(6, 1.5, 2.5));
+        let wide = goal.doubt(&runs(6, 2.5, 3.5));
+        let narrow = goal.doubt(&runs(6, 2.9, 3.0));
+        assert!(few > open && open > wide && wide > narrow);
+        assert!(open > goal.doubt(&runs(12, 1.5, 2.5)), "it ends");
     }
 
     #[test]

@@ -12,8 +12,7 @@ use super::counted;
 use super::figures::{Figure, median};
 use super::goals::{Against, Goal, Standing};
 use super::peers::Peers;
-use super::runs::Run;
-use super::svg::{Chart, Scale, Series};
+use super::runs::{Run, Verdict};
 
 /// Everything that the report is written from.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub(crate) struct Session {
     pub(crate) charts: Vec<(&'static str, String)>,
 }
 
-const PEERS: [&str; 4] = [OURS, NUTCRACKER, ENVOY, RELAY];
+pub(crate) const PEERS: [&str; 4] = [OURS, NUTCRACKER, ENVOY, RELAY];
 
 /// The part of the page below the hand-written one.
 pub(crate) fn markdown(session: &Session) -> String {
@@ -56,6 +55,7 @@ pub(crate) fn markdown(session: &Session) -> String {
             "- Control: ours by ours, redis GET at depth 16: {control}. A smaller difference says nothing."
         ),
     );
+    line(&mut text, &priority(&session.runs));
     for (name, version) in &session.peers.versions {
         line(&mut text, &format!("- {name}: {version}"));
     }
@@ -81,8 +81,22 @@ pub(crate) fn markdown(session: &Session) -> String {
     push_idle(&mut text, session);
     push_counted(&mut text, session);
     push_instructions(&mut text, session);
+    push_rejected(&mut text, session);
     push_failures(&mut text, session);
     text
+}
+
+/// Whether tool and proxies went before the machine's other processes, and whether the proxy's CPU was watched.
+fn priority(runs: &[Run]) -> String {
+    let reports = || runs.iter().filter_map(|run| run.result.as_ref().ok());
+    let niceness = reports().find_map(|report| report["niceness"].as_i64());
+    let niceness = niceness.map_or_else(|| "-".to_owned(), |niceness| niceness.to_string());
+    let mut open_loops = reports().filter(|report| report["disturbances"].is_object());
+    let has_pulse = open_loops.all(|report| report["disturbances"]["pulse"].is_object());
+    let watched = if has_pulse { "a" } else { "**no**" };
+    format!(
+        "- Niceness of the tool and the proxies: {niceness}; {watched} pulse on the proxy's CPU in open loops."
+    )
 }
 
 fn line(text: &mut String, words: &str) {
@@ -97,7 +111,7 @@ fn shown(value: Option<f64>, digits: usize) -> String {
 fn push_goals(text: &mut String, session: &Session) {
     text.push_str(
         "\n### Goals\n\nAgainst a peer: how many times better ours is (its cost by ours; for a rate ours by its), at least, the median over the \
-         pairs. Otherwise: at most. `*`: somebody else had a CPU of the run, see below. `+`: the proxy was busy for less than 95 % of the time in \
+         pairs. Otherwise: at most. `*`: runs count that were to be rejected, because none was better. `+`: the proxy was busy for less than 95 % of the time in \
          one of the runs, because the load tool was the slower side; a proxy that waits works in smaller portions and pays more for each.\n\n\
          | goal | against | must | aim | measured | pairs | |\n|---|---|---|---|---|---|---|\n",
     );
@@ -179,8 +193,9 @@ fn of_table(session: &Session, table: Table) -> impl Iterator<Item = &Cell> {
 fn push_costs(text: &mut String, session: &Session) {
     text.push_str(
         "\n### CPU per request\n\nMicroseconds of proxy CPU, medians; a ratio is the peer's by ours, the median over the pairs with the \
-         smallest and the largest; busy is the proxy's share of its CPU, ours / nutcracker. `*`: in a run a proxy or the tool was kept from its \
-         CPU, or the host took the CPU away, for more than 2 % of the time; so the row is to be repeated.\n",
+         smallest and the largest; busy is the proxy's share of its CPU, ours / nutcracker. A run in which a proxy or the \
+         tool was kept from its CPU, or the host took the CPU away, for more than 2 % of the time is rejected and repeated; `*`: such runs count, \
+         because none was better.\n",
     );
     push_cost_table(text, session, Table::Cost);
     push_chart(
@@ -314,17 +329,11 @@ fn in_words(ratios: &[f64]) -> String {
     format!("{middle:.2} ({low:.2}..{high:.2})")
 }
 
-/// Whether in any run of a cell somebody else had the proxy's CPU, the tool's or the whole machine for a while.
+/// Whether a run of a cell counts although it was disturbed, because none was better.
 fn was_disturbed(session: &Session, cell: &Cell) -> bool {
-    cell.candidates.iter().any(|name| {
-        [Figure::Starvation, Figure::ToolStarvation, Figure::Stolen]
-            .iter()
-            .flat_map(|figure| figure.of(&session.runs, cell.id, name))
-            .any(|share| share > STARVED)
-    })
+    let mut runs = session.runs.iter().filter(|run| run.cell == cell.id);
+    runs.any(|run| matches!(run.verdict, Verdict::CountedAllTheSame(_)))
 }
-
-const STARVED: f64 = 0.02;
 
 /// Whether ours and nutcracker had hardly a pause in all runs of a cell.
 fn was_saturated(session: &Session, cell: &Cell) -> bool {
@@ -338,48 +347,51 @@ const SATURATED: f64 = 0.95;
 
 fn push_latencies(text: &mut String, session: &Session) {
     text.push_str(
-        "\n### Latency at a fixed rate\n\nMicroseconds from when a request was due, medians of the runs; both proxies get the same rate. What the \
-         tool itself was late is in it, for both alike, and stands beside; `!` where its p99 is more than a tenth of the p99 measured, so that \
-         the difference between the proxies is larger than it seems.\n\n\
-         | load | req/s | proxy | p50 | p99 | p99.9 | CPU us/request | own lag p99 |\n|---|---|---|---|---|---|---|---|\n",
+        "\n### Latency at a fixed rate\n\nMicroseconds from when a request was due, medians of the runs; both proxies get the same rate. Of the \
+         requests that were due while neither the tool nor a CPU of the run was disturbed (kept: their share of the time); p99.9 of all: with the \
+         others. What the tool itself was late is in it, for both alike, and stands beside. A run is rejected and repeated if less than 40 % of \
+         its time was undisturbed or the own lag has a p99.9 above 300 us; `*`: such runs count, because none was better. `!`: the proxy was \
+         overloaded and had not answered all requests seconds after the end of a run; they count with the time that they had waited.\n\n\
+         | load | req/s | proxy | p50 | p99 | p99.9 | p99.9 of all | kept % | own lag p99.9 | CPU us/request | runs | p99.9, nutcracker : ours |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for cell in of_table(session, Table::Latency) {
         for name in [OURS, NUTCRACKER] {
-            let of =
-                |figure: Figure, digits| shown(figure.middle(&session.runs, cell.id, name), digits);
-            line(
-                text,
-                &format!(
-                    "| {}{} | {} | {name} | {} | {} | {} | {} | {}{} |",
-                    cell.title,
-                    if was_disturbed(session, cell) {
-                        " *"
-                    } else {
-                        ""
-                    },
-                    of(Figure::Rate, 0),
-                    of(Figure::P50, 0),
-                    of(Figure::P99, 0),
-                    of(Figure::P999, 0),
-                    of(Figure::Cpu, 2),
-                    of(Figure::Lag, 1),
-                    if was_late(session, cell, name) {
-                        " !"
-                    } else {
-                        ""
-                    }
-                ),
-            );
+            push_latency(text, session, cell, name);
         }
     }
     push_chart(text, session, "latency.svg", "Latency by percentile");
 }
 
-/// Whether the tool's own lag is a good part of the latencies.
-fn was_late(session: &Session, cell: &Cell, name: &str) -> bool {
-    let middle = |figure: Figure| figure.middle(&session.runs, cell.id, name);
-    let (lag, p99) = (middle(Figure::Lag), middle(Figure::P99));
-    lag.zip(p99).is_some_and(|(lag, p99)| lag * 10.0 > p99)
+fn push_latency(text: &mut String, session: &Session, cell: &Cell, name: &str) {
+    let of = |figure: Figure, digits| shown(figure.middle(&session.runs, cell.id, name), digits);
+    let all = |figure: Figure| figure.of(&session.runs, cell.id, name);
+    let kept = Figure::Undisturbed.middle(&session.runs, cell.id, name);
+    let is_overloaded = all(Figure::Unanswered).iter().any(|count| *count > 0.0);
+    let mark = |is_so: bool, mark: &'static str| if is_so { mark } else { "" };
+    line(
+        text,
+        &format!(
+            "| {}{} | {} | {name} | {} | {} | {}{} | {} | {} | {} | {} | {} | {} |",
+            cell.title,
+            mark(was_disturbed(session, cell), " *"),
+            of(Figure::Rate, 0),
+            of(Figure::P50, 0),
+            of(Figure::P99, 0),
+            of(Figure::P999, 0),
+            mark(is_overloaded, " !"),
+            of(Figure::P999WithDisturbed, 0),
+            shown(kept.map(|share| share * 100.0), 0),
+            of(Figure::Lag, 0),
+            of(Figure::Cpu, 2),
+            all(Figure::P999).len(),
+            if name == OURS {
+                spread(session, cell.id, Figure::P999, NUTCRACKER)
+            } else {
+                String::new()
+            }
+        ),
+    );
 }
 
 fn push_memory(text: &mut String, session: &Session) {
@@ -473,6 +485,46 @@ fn push_instructions(text: &mut String, session: &Session) {
     }
 }
 
+/// How many runs of whom were disturbed too much, and where they count all the same.
+fn push_rejected(text: &mut String, session: &Session) {
+    let rejected = session.runs.iter().filter(|run| run.disturbed().is_some());
+    text.push_str(&format!(
+        "\n### Rejected runs\n\nOf {} runs {} were disturbed too much by others than the proxy and rejected. By proxy, and the reason \
+         that the last one had:\n\n| load | proxy | runs | rejected | reason |\n|---|---|---|---|---|\n",
+        session.runs.len(),
+        rejected.clone().count()
+    ));
+    let mut told: Vec<(&str, &str)> = Vec::new();
+    for run in rejected {
+        if told.contains(&(run.cell, run.candidate)) {
+            continue;
+        }
+        told.push((run.cell, run.candidate));
+        let alike = |other: &&Run| other.cell == run.cell && other.candidate == run.candidate;
+        let all: Vec<&Run> = session.runs.iter().filter(alike).collect();
+        let reasons: Vec<&str> = all.iter().filter_map(|run| run.disturbed()).collect();
+        let count_all_the_same = all
+            .iter()
+            .any(|run| matches!(run.verdict, Verdict::CountedAllTheSame(_)));
+        line(
+            text,
+            &format!(
+                "| {} | {} | {} | {} | {}{} |",
+                run.cell,
+                run.candidate,
+                all.len(),
+                reasons.len(),
+                reasons.last().unwrap_or(&""),
+                if count_all_the_same {
+                    "; counted all the same"
+                } else {
+                    ""
+                }
+            ),
+        );
+    }
+}
+
 fn push_failures(text: &mut String, session: &Session) {
     let failures: Vec<String> = session
         .runs
@@ -501,104 +553,6 @@ fn push_chart(text: &mut String, session: &Session, file: &str, title: &str) {
     }
 }
 
-/// The charts that have something to show, by file name.
-pub(crate) fn charts(runs: &[Run]) -> Vec<(&'static str, String)> {
-    let charts = [
-        ("cpu-by-depth.svg", cost_chart(runs)),
-        ("latency.svg", latency_chart(runs)),
-        ("memory.svg", memory_chart(runs)),
-    ];
-    charts
-        .into_iter()
-        .filter_map(|(name, chart)| Some((name, chart.svg()?)))
-        .collect()
-}
-
-fn cost_chart(runs: &[Run]) -> Chart<'static> {
-    let depths = [
-        (0.0, "redis-get-1", "1"),
-        (1.0, "redis-get-16", "16"),
-        (2.0, "redis-get-64", "64"),
-    ];
-    let line_of = |name: &str| Series {
-        name: name.to_owned(),
-        points: depths
-            .iter()
-            .filter_map(|(x, cell, _)| Some((*x, Figure::Cpu.middle(runs, cell, name)?)))
-            .collect(),
-    };
-    Chart {
-        title: "redis GET: proxy CPU per request",
-        x_label: "requests that each of 50 clients keeps in flight",
-        y_label: "microseconds",
-        scale: Scale::Log,
-        ticks: depths
-            .iter()
-            .map(|(x, _, name)| (*x, (*name).to_owned()))
-            .collect(),
-        series: PEERS
-            .map(line_of)
-            .into_iter()
-            .filter(|series| !series.points.is_empty())
-            .collect(),
-    }
-}
-
-fn latency_chart(runs: &[Run]) -> Chart<'static> {
-    let percentiles = [
-        (0.0, Figure::P50, "p50"),
-        (1.0, Figure::P99, "p99"),
-        (2.0, Figure::P999, "p99.9"),
-    ];
-    let loads = [("open-half", "half load"), ("open-90", "90 % load")];
-    let series = loads.iter().flat_map(|(cell, load)| {
-        [OURS, NUTCRACKER].map(|name| Series {
-            name: format!("{name}, {load}"),
-            points: percentiles
-                .iter()
-                .filter_map(|(x, figure, _)| Some((*x, figure.middle(runs, cell, name)?)))
-                .collect(),
-        })
-    });
-    Chart {
-        title: "redis GET at a share of nutcracker's capacity: latency",
-        x_label: "percentile",
-        y_label: "microseconds since due",
-        scale: Scale::Log,
-        ticks: percentiles
-            .iter()
-            .map(|(x, _, name)| (*x, (*name).to_owned()))
-            .collect(),
-        series: series.filter(|series| !series.points.is_empty()).collect(),
-    }
-}
-
-fn memory_chart(runs: &[Run]) -> Chart<'static> {
-    let series = PEERS.iter().filter_map(|name| {
-        let run = runs
-            .iter()
-            .find(|run| run.cell == "burst" && run.candidate == *name)?;
-        let samples = run.result.as_ref().ok()?["memory"]["series"].as_array()?;
-        let points = samples
-            .iter()
-            .filter_map(|sample| Some((sample[0].as_f64()?, sample[1].as_f64()? / 1024.0)));
-        Some(Series {
-            name: (*name).to_owned(),
-            points: points.collect(),
-        })
-    });
-    Chart {
-        title: "A burst of 80 clients pipelining 200 GETs of 1 KiB, then rest: resident memory",
-        x_label: "seconds",
-        y_label: "MiB",
-        scale: Scale::Log,
-        ticks: (0..=6_u32)
-            .map(|count| (f64::from(count) * 2.0, (count * 2).to_string()))
-            .collect(),
-        series: series.collect(),
-    }
-}
-
 /// One line per run.
 pub(crate) fn raw(runs: &[Run]) -> String {
     let mut text = String::new();
@@ -607,14 +561,137 @@ pub(crate) fn raw(runs: &[Run]) -> String {
             Ok(report) => report.to_string(),
             Err(reason) => format!("FAILED {}", reason.replace('\n', " / ")),
         };
+        let verdict = match &run.verdict {
+            Verdict::Counted => String::new(),
+            Verdict::Rejected(why) => format!("REJECTED ({why}) "),
+            Verdict::CountedAllTheSame(why) => format!("COUNTED ALL THE SAME ({why}) "),
+        };
         // Writing into a string cannot fail.
         let _ = writeln!(
             text,
-            "{} {} {} {result}",
+            "{} {} {} {verdict}{result}",
             run.cell,
             run.candidate,
             run.pair + 1
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::cells;
+    use super::*;
+
+    fn session(runs: Vec<Run>) -> Session {
+        let goals = super::super::goals::parse(
+            "half load | open-half | p999 | nutcracker | 1 | 2\n",
+            &[NUTCRACKER],
+            &[],
+        );
+        Session {
+            date: "2000-01-01".to_owned(),
+            commit: "abc".to_owned(),
+            machine: "one".to_owned(),
+            load: "0 %".to_owned(),
+            congestion: "cubic".to_owned(),
+            command: "bench".to_owned(),
+            plan: "Runs.".to_owned(),
+            peers: Peers {
+                candidates: Vec::new(),
+                versions: Vec::new(),
+                absent: Vec::new(),
+                nutcracker: None,
+            },
+            cells: cells::cells(),
+            runs,
+            goals: goals.expect("a good goal"),
+            instructions: Vec::new(),
+            charts: Vec::new(),
+        }
+    }
+
+    fn run(candidate: &'static str, pair: u32, p999: f64, verdict: Verdict) -> Run {
+        let report = json!({
+            "requests_per_second": 1000.0,
+            "latency_us": { "p50": 1.0, "p99": 2.0, "p999": 9000.0 },
+            "undisturbed": {
+                "share": 0.8,
+                "latency_us": { "p50": 1.0, "p99": 2.0, "p999": p999 },
+                "lag_us": { "p999": 7.0 },
+            },
+            "unanswered": 0,
+        });
+        Run {
+            cell: "open-half",
+            candidate,
+            pair,
+            result: Ok(report),
+            verdict,
+        }
+    }
+
+    /// The rows of the tables that start so.
+    fn rows<'t>(text: &'t str, start: &str) -> Vec<&'t str> {
+        text.lines()
+            .filter(|line| line.starts_with(start))
+            .collect()
+    }
+
+    #[test]
+    fn a_rejected_run_is_in_the_raw_lines_and_in_no_figure() {
+        let noise = || Verdict::Rejected("noise".to_owned());
+        let session = session(vec![
+            run(OURS, 0, 5000.0, noise()),
+            run(OURS, 0, 100.0, Verdict::Counted),
+            run(NUTCRACKER, 0, 300.0, Verdict::Counted),
+        ]);
+        let text = markdown(&session);
+        assert_eq!(
+            rows(&text, "| half load "),
+            ["| half load | nutcracker | 1 | 2 | 3.00 | 1 | aim reached |"]
+        );
+        assert_eq!(
+            rows(&text, "| open-half"),
+            ["| open-half | ours | 2 | 1 | noise |"]
+        );
+        assert!(text.contains("Of 3 runs 1 were disturbed"), "{text}");
+        let raw = raw(&session.runs);
+        assert!(
+            raw.starts_with("open-half ours 1 REJECTED (noise) {"),
+            "{raw}"
+        );
+        assert_eq!(raw.lines().count(), 3);
+    }
+
+    #[test]
+    fn the_report_says_which_priority_was_to_be_had() {
+        let mut run = run(OURS, 0, 1.0, Verdict::Counted);
+        run.result = Ok(json!({ "niceness": -20, "disturbances": { "pulse": null } }));
+        let words = priority(&[run]);
+        assert!(words.contains("-20; **no** pulse"), "{words}");
+        assert!(priority(&[]).contains(": -;"));
+    }
+
+    #[test]
+    fn what_counts_although_it_was_disturbed_is_marked() {
+        let session = session(vec![
+            run(
+                OURS,
+                0,
+                100.0,
+                Verdict::CountedAllTheSame("noise".to_owned()),
+            ),
+            run(NUTCRACKER, 0, 300.0, Verdict::Counted),
+        ]);
+        let text = markdown(&session);
+        assert!(text.contains("| half load * | nutcracker"), "{text}");
+        assert!(text.contains("| noise; counted all the same |"), "{text}");
+        assert!(
+            text.contains("| ours | 1 | 2 | 100 | 9000 | 80 | 7 | - | 1 | 3.00 (3.00..3.00) |"),
+            "{text}"
+        );
+    }
 }

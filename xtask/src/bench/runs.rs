@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::cells::{CAPACITY, Candidate, Cell, NUTCRACKER, Pairs};
 use super::figures::Figure;
+use super::goals::Goal;
+use super::rejection;
 use crate::child::finish;
 use crate::tools::release;
 
@@ -20,9 +22,36 @@ pub(crate) struct Run {
     pub(crate) candidate: &'static str,
     pub(crate) pair: u32,
     pub(crate) result: Result<Value, String>,
+    pub(crate) verdict: Verdict,
+}
+
+/// Whether the figures are made of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Counted,
+    /// It was disturbed, and another took its place or would have.
+    Rejected(String),
+    /// It was disturbed, but all were.
+    CountedAllTheSame(String),
 }
 
 impl Run {
+    /// What it gave, if that counts.
+    pub(crate) fn counted(&self) -> Option<&Value> {
+        match self.verdict {
+            Verdict::Counted | Verdict::CountedAllTheSame(_) => self.result.as_ref().ok(),
+            Verdict::Rejected(_) => None,
+        }
+    }
+
+    /// Why the machine's or the tool's noise is in it; whatever is to be done about that.
+    pub(crate) fn disturbed(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Counted => None,
+            Verdict::Rejected(why) | Verdict::CountedAllTheSame(why) => Some(why),
+        }
+    }
+
     /// Whether it is one that the plan does not ask for and that was not even begun.
     fn is_surplus(&self, plan: &Plan) -> bool {
         let is_late = self.result.as_ref().is_err_and(|why| why == TIME_UP);
@@ -37,6 +66,8 @@ const TIME_UP: &str = "not run: the time was up";
 pub(crate) struct Plan {
     /// Of each cell, if there is time.
     pub(crate) pairs: u32,
+    /// Of each cell that no goal is about.
+    pub(crate) pairs_reported: u32,
     /// Of each cell with a goal, if there is time after that.
     pub(crate) pairs_max: u32,
     pub(crate) seconds: f64,
@@ -56,10 +87,19 @@ impl Plan {
             .map_or(self.seconds, |least| least.max(self.seconds))
     }
 
+    /// How many pairs a cell gets where so many are planned.
+    fn pairs_of(&self, cell: &Cell, planned: u32) -> u32 {
+        match cell.pairs {
+            Pairs::AsPlanned => planned,
+            Pairs::Reported => planned.min(self.pairs_reported),
+            Pairs::Once => 1,
+        }
+    }
+
     /// About how long so many pairs of a cell take.
     fn estimate(&self, cell: &Cell, pairs: u32) -> f64 {
         let run = self.seconds_of(cell) + self.warmup + cell.around;
-        let pairs = if cell.pairs == Pairs::Once { 1 } else { pairs };
+        let pairs = self.pairs_of(cell, pairs);
         let candidates = u32::try_from(cell.candidates.len()).unwrap_or(u32::MAX);
         run * f64::from(candidates) * f64::from(pairs)
     }
@@ -87,86 +127,128 @@ impl Runner<'_> {
     /// Gives every cell its runs.
     pub(crate) fn run_all(&mut self, cells: &[Cell]) {
         for (index, cell) in cells.iter().enumerate() {
-            let pairs = match cell.pairs {
-                Pairs::AsPlanned => self.plan.affordable_pairs(&cells[index..]),
-                Pairs::Once => 1,
-            };
+            let pairs = self
+                .plan
+                .pairs_of(cell, self.plan.affordable_pairs(&cells[index..]));
             self.announce(&format!("[{}/{}] {}", index + 1, cells.len(), cell.title));
             for pair in 0..pairs {
-                self.run_pair(cell, pair);
+                self.run_pair(cell, pair, TRIES_AT_FIRST);
             }
         }
     }
 
-    /// Repeats the cells that `is_worth_it`, two pairs at a time so that both orders are as frequent.
-    pub(crate) fn repeat(&mut self, cells: &[Cell], is_worth_it: impl Fn(&Cell) -> bool) {
-        let cells: Vec<&Cell> = cells
-            .iter()
-            .filter(|cell| cell.pairs == Pairs::AsPlanned && is_worth_it(cell))
-            .collect();
-        let mut pair = self.plan.pairs;
-        while pair < self.plan.pairs_max {
-            for cell in &cells {
-                if self.plan.left().as_secs_f64() < self.plan.estimate(cell, 2) {
-                    return;
-                }
-                self.announce(&format!("again: {}", cell.title));
-                self.run_pair(cell, pair);
-                self.run_pair(cell, pair + 1);
-                // What there was no time for is no failure: the cell has its runs.
-                self.runs.retain(|run| !run.is_surplus(self.plan));
-            }
-            pair += 2;
+    /// Repeats the cells with a goal, the most doubtful first, two pairs at a time so that both orders are as frequent.
+    pub(crate) fn repeat(&mut self, cells: &[Cell], goals: &[Goal]) {
+        while let Some((cell, pair)) = self.most_doubtful(cells, goals) {
+            self.announce(&format!("again: {}", cell.title));
+            self.run_pair(cell, pair, TRIES);
+            self.run_pair(cell, pair + 1, TRIES);
+            // What there was no time for is no failure: the cell has its runs.
+            self.runs.retain(|run| !run.is_surplus(self.plan));
         }
+    }
+
+    /// The cell for which there is time whose goals need more pairs most, and the number of its next pair.
+    fn most_doubtful<'c>(&self, cells: &'c [Cell], goals: &[Goal]) -> Option<(&'c Cell, u32)> {
+        let left = self.plan.left().as_secs_f64();
+        let doubts = cells.iter().filter_map(|cell| {
+            let of_cell = self.runs.iter().filter(|run| run.cell == cell.id);
+            let next = of_cell.map(|run| run.pair + 1).max().unwrap_or(0);
+            let may = cell.pairs == Pairs::AsPlanned
+                && next < self.plan.pairs_max
+                && self.plan.estimate(cell, 2) <= left;
+            let doubts = goals.iter().filter(|goal| goal.cell == cell.id);
+            let doubt = doubts.map(|goal| goal.doubt(&self.runs)).reduce(f64::max)?;
+            may.then_some((doubt, cell, next))
+        });
+        doubts
+            .max_by(|one, other| one.0.total_cmp(&other.0))
+            .map(|(_, cell, next)| (cell, next))
     }
 
     fn announce(&self, what: &str) {
         eprintln!("{what}; {} s left", self.plan.left().as_secs());
     }
 
-    /// One run of each candidate, in the order A B C or C B A by turns.
-    fn run_pair(&mut self, cell: &Cell, pair: u32) {
+    /// One run of each candidate that counts, in the order A B C or C B A by turns.
+    fn run_pair(&mut self, cell: &Cell, pair: u32, tries: u32) {
         let taking_part = |candidate: &&Candidate| cell.candidates.contains(&candidate.name);
         let mut order: Vec<&Candidate> = self.candidates.iter().filter(taking_part).collect();
         if pair % 2 == 1 {
             order.reverse();
         }
         for candidate in order {
-            let result = self
-                .rate(cell)
-                .and_then(|rate| run(cell, candidate, self.plan, rate));
-            let said = match &result {
-                Ok(report) => summary(report),
-                Err(reason) => format!("FAILED: {reason}"),
-            };
-            eprintln!("  {} [{}] {}: {said}", cell.id, pair + 1, candidate.name);
-            self.runs.push(Run {
-                cell: cell.id,
-                candidate: candidate.name,
-                pair,
-                result,
-            });
+            for _ in 0..tries {
+                if self.run_one(cell, candidate, pair) {
+                    break;
+                }
+            }
         }
     }
 
-    /// Requests per second of an open loop. The capacity is that of the first runs, so that later ones of it do not
-    /// give the runs of one cell different rates.
-    fn rate(&self, cell: &Cell) -> Result<Option<f64>, String> {
-        let Some(share) = cell.share else {
-            return Ok(None);
+    /// Whether that was that; else it was disturbed and is worth another try.
+    fn run_one(&mut self, cell: &Cell, candidate: &Candidate, pair: u32) -> bool {
+        let result = self
+            .rates(cell)
+            .and_then(|rates| run(cell, candidate, self.plan, &rates));
+        let said = match &result {
+            Ok(report) => summary(report),
+            Err(reason) => format!("FAILED: {reason}"),
         };
-        let first: Vec<Run> = self
+        let rejected = result
+            .as_ref()
+            .ok()
+            .and_then(|report| rejection::reason(cell, report));
+        let said_of_it = rejected
+            .as_ref()
+            .map_or_else(String::new, |reason| format!(" REJECTED: {reason}"));
+        eprintln!(
+            "  {} [{}] {}: {said}{said_of_it}",
+            cell.id,
+            pair + 1,
+            candidate.name
+        );
+        let is_done = rejected.is_none();
+        self.runs.push(Run {
+            cell: cell.id,
+            candidate: candidate.name,
+            pair,
+            result,
+            verdict: rejected.map_or(Verdict::Counted, Verdict::Rejected),
+        });
+        is_done
+    }
+
+    /// The options that set the rates of an open loop. The capacity is that of the first runs, so that later ones of it do
+    /// not give the runs of one cell different rates.
+    fn rates(&self, cell: &Cell) -> Result<Vec<String>, String> {
+        let Some(share) = cell.share else {
+            return Ok(Vec::new());
+        };
+        let mut first: Vec<Run> = self
             .runs
             .iter()
-            .filter(|run| run.pair < self.plan.pairs)
+            .filter(|run| run.pair < self.plan.pairs && run.cell == CAPACITY)
             .cloned()
             .collect();
+        rejection::count_all_where_none_counts(&mut first, &[CAPACITY]);
         let capacity = Figure::Rate
             .middle(&first, CAPACITY, NUTCRACKER)
             .ok_or("nutcracker's capacity was not measured")?;
-        Ok(Some((capacity * share).round()))
+        let mut options = vec!["--rate".to_owned(), format!("{:.0}", capacity * share)];
+        if let Some(share) = cell.beside_share {
+            options.extend([
+                "--beside-rate".to_owned(),
+                format!("{:.0}", capacity * share),
+            ]);
+        }
+        Ok(options)
     }
 }
+
+/// Runs of one candidate in one pair, until one is not disturbed: while other cells still wait for theirs, and after.
+const TRIES_AT_FIRST: u32 = 2;
+const TRIES: u32 = 3;
 
 fn summary(report: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or(0.0);
@@ -176,24 +258,19 @@ fn summary(report: &Value) -> String {
         number(&report["proxy_utilisation"]) * 100.0,
         number(&report["requests_per_second"]),
     );
-    let latency = &report["latency_us"];
-    if !latency.is_null() {
+    if !report["latency_us"].is_null() {
+        let of = |figure: Figure| figure.read(report).unwrap_or(0.0);
         text.push_str(&format!(
             ", p99 {:.0} us, p99.9 {:.0} us",
-            number(&latency["p99"]),
-            number(&latency["p999"])
+            of(Figure::P99),
+            of(Figure::P999)
         ));
     }
     text.push_str(&format!(", {:.0} KiB", number(&report["proxy_rss_kib"])));
     text
 }
 
-fn run(
-    cell: &Cell,
-    candidate: &Candidate,
-    plan: &Plan,
-    rate: Option<f64>,
-) -> Result<Value, String> {
+fn run(cell: &Cell, candidate: &Candidate, plan: &Plan, rates: &[String]) -> Result<Value, String> {
     let left = plan.left();
     let seconds = plan.seconds_of(cell);
     if left < Duration::from_secs_f64(seconds.min(plan.seconds) + plan.warmup) + SPARE_MIN {
@@ -207,9 +284,7 @@ fn run(
         .args(["--seconds", &seconds.to_string()])
         .args(&candidate.options)
         .args(words);
-    if let Some(rate) = rate {
-        command.args(["--rate", &format!("{rate:.0}")]);
-    }
+    command.args(rates);
     let (status, out, said) = finish(&mut command, left.min(RUN_MAX))?;
     if !status {
         let last: Vec<&str> = said.lines().take(4).collect();
@@ -230,6 +305,7 @@ mod tests {
     fn plan(seconds_left: u64) -> Plan {
         Plan {
             pairs: 3,
+            pairs_reported: 1,
             pairs_max: 15,
             seconds: 0.8,
             warmup: 0.2,

@@ -551,19 +551,24 @@ fn a_client_that_does_not_read_is_paused_and_then_closed_and_its_neighbours_go_o
         hand.say(hand.conn(0), bulk(&value).as_bytes());
     }
     assert!(asked < 5, "reading stops at the soft limit");
-    // A request taken before the pause brings more than the hard limit allows.
-    hand.unlimit_writes(slow);
-    hand.limit_writes(slow, 0);
-    hand.send(slow, cmd("GET big").repeat(8).as_bytes());
+    // One whose responses were small so far has many requests taken, and they bring more than the hard
+    // limit allows.
+    let greedy = hand.client();
+    hand.limit_writes(greedy, 0);
+    hand.send(greedy, cmd("GET big").repeat(8).as_bytes());
     hand.send(other, cmd("GET small").as_bytes());
-    // The one that had to wait, and the eight.
-    for _ in 0..9 {
+    for _ in 0..8 {
         hand.say(hand.conn(0), bulk(&value).as_bytes());
     }
-    assert!(hand.is_closed(slow));
+    assert!(hand.is_closed(greedy));
     hand.say(hand.conn(0), bulk("small").as_bytes());
     assert_eq!(hand.got(other), bulk("small"));
-    assert!(hand.notices.contains(&Notice::ClientOutputLimit(slow)));
+    assert!(hand.notices.contains(&Notice::ClientOutputLimit(greedy)));
+    // The first one goes on when it reads.
+    hand.unlimit_writes(slow);
+    hand.say(hand.conn(0), bulk(&value).as_bytes());
+    assert!(!hand.is_closed(slow));
+    assert_eq!(hand.got(slow), bulk(&value).repeat(asked + 1));
     assert_eq!(hand.engine.held(), 0);
 }
 

@@ -3,7 +3,11 @@
 //! Requests are answered strictly in the order they came. The *order queue* has one entry per
 //! request in flight; a response that comes early is parked until it is at the head.
 //!
-//! Invariants: `order` is in request order and entry `i` has the sequence number `head_seq + i`;
+//! Most requests wait for one server and are answered in their turn, so the entries at the end of the
+//! queue that say no more than that are counted and not stored.
+//!
+//! Invariants: `order` is in request order and entry `i` has the sequence number `head_seq + i`; the
+//! entries from its end to `in_flight` are [`Pending::Waiting`];
 //! `parked_live` counts the entries that point into `parked`; with no such entry `parked` is empty.
 
 use alloc::collections::VecDeque;
@@ -17,7 +21,7 @@ use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{
     CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, FREE_ORDERS_MAX, PARKED_DEAD_MAX,
-    SEND_MOVE_MIN,
+    RUN_COPY_LEN_MAX, SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
@@ -132,6 +136,7 @@ pub(crate) struct Client {
     /// When bytes last came from it or left for it.
     pub(crate) last_active: Micros,
     order: VecDeque<Pending>,
+    in_flight: u32,
     head_seq: u32,
     parked: Vec<u8>,
     parked_live: u32,
@@ -174,6 +179,7 @@ impl Client {
             bindings: Vec::new(),
             last_active: now,
             order: VecDeque::new(),
+            in_flight: 0,
             head_seq: 0,
             parked: Vec::new(),
             parked_live: 0,
@@ -223,7 +229,7 @@ impl Client {
     #[inline]
     pub(crate) fn room(&self) -> u32 {
         if self.output_len() < CLIENT_OUTPUT_SOFT {
-            CLIENT_IN_FLIGHT_MAX.saturating_sub(to_u32(self.order.len()))
+            CLIENT_IN_FLIGHT_MAX.saturating_sub(self.in_flight)
         } else {
             0
         }
@@ -232,8 +238,7 @@ impl Client {
     /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at
     /// its limit is resumed once per many responses and not once per response.
     pub(crate) fn has_drained(&self) -> bool {
-        to_u32(self.order.len()) <= CLIENT_IN_FLIGHT_MAX / 2
-            && self.output_len() <= CLIENT_OUTPUT_SOFT / 2
+        self.in_flight <= CLIENT_IN_FLIGHT_MAX / 2 && self.output_len() <= CLIENT_OUTPUT_SOFT / 2
     }
 
     /// Bytes of responses held for this client.
@@ -244,67 +249,112 @@ impl Client {
 
     /// Whether nothing is owed to it any more.
     pub(crate) fn is_settled(&self) -> bool {
-        self.order.is_empty() && self.out.is_empty()
+        self.in_flight == 0 && self.out.is_empty()
     }
 
     /// Takes the next place in the order queue; returns its sequence number.
-    #[inline]
     pub(crate) fn push(&mut self, pending: Pending, spare: &mut SpareOrders) -> u32 {
-        if self.order.capacity() == 0 {
-            self.order = spare.take();
+        let seq = self.push_waiting();
+        if !matches!(pending, Pending::Waiting) {
+            *self.pending_mut(seq, spare) = pending;
         }
-        let seq = self.head_seq.wrapping_add(to_u32(self.order.len()));
-        self.order.push_back(pending);
+        seq
+    }
+
+    /// As [`Self::push`], for a request that one server has.
+    #[inline]
+    pub(crate) const fn push_waiting(&mut self) -> u32 {
+        self.push_many(1)
+    }
+
+    /// Takes the next `count` places, for requests that one server has each; returns the sequence
+    /// number of the first.
+    #[inline]
+    pub(crate) const fn push_many(&mut self, count: u32) -> u32 {
+        let seq = self.head_seq.wrapping_add(self.in_flight);
+        self.in_flight += count;
         seq
     }
 
     /// Gives back what a client that is owed nothing does not need.
     #[inline]
     pub(crate) fn rest(&mut self, spare: &mut SpareOrders) {
-        if self.is_settled() {
+        if self.order.capacity() > 0 && self.is_settled() {
             spare.give(mem::take(&mut self.order));
         }
     }
 
+    /// The place of the request `seq`, which must be in flight, in the order queue.
+    #[inline]
+    fn place(&self, seq: u32) -> usize {
+        let place = seq.wrapping_sub(self.head_seq);
+        assert!(
+            place < self.in_flight,
+            "a request leaves the order queue only when answered"
+        );
+        to_usize(place)
+    }
+
     /// What has become of the request `seq`, which must be in flight.
     #[inline]
-    pub(crate) fn pending(&mut self, seq: u32) -> &mut Pending {
-        let index = to_usize(seq.wrapping_sub(self.head_seq));
-        self.order
-            .get_mut(index)
-            .expect("a request leaves the order queue only when answered")
+    pub(crate) fn pending(&self, seq: u32) -> &Pending {
+        self.order.get(self.place(seq)).unwrap_or(&Pending::Waiting)
+    }
+
+    /// As [`Self::pending`], to be changed.
+    #[inline]
+    pub(crate) fn pending_mut(&mut self, seq: u32, spare: &mut SpareOrders) -> &mut Pending {
+        let place = self.place(seq);
+        if place >= self.order.len() {
+            if self.order.capacity() == 0 {
+                self.order = spare.take();
+            }
+            self.order.resize_with(place + 1, || Pending::Waiting);
+        }
+        &mut self.order[place]
     }
 
     #[inline]
-    fn is_head(&self, seq: u32) -> bool {
+    pub(crate) const fn is_head(&self, seq: u32) -> bool {
         seq == self.head_seq
     }
 
     /// A response composed by the proxy to a request just parsed: sent at once if nothing is owed
     /// before it. Returns whether there is something to flush.
-    pub(crate) fn push_answer(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> bool {
-        if self.order.is_empty() {
+    pub(crate) fn push_answer(
+        &mut self,
+        bytes: &[u8],
+        pool: &mut ChunkPool,
+        spare: &mut SpareOrders,
+    ) -> bool {
+        if self.in_flight == 0 {
             self.out.append(bytes, pool);
             return true;
         }
         let pending = self.park(bytes, pool);
-        self.order.push_back(pending);
+        self.push(pending, spare);
         false
     }
 
     /// More of the response to `seq`; it goes on. Returns whether there is something to flush.
-    pub(crate) fn respond_more(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
+    pub(crate) fn respond_more(
+        &mut self,
+        seq: u32,
+        bytes: &[u8],
+        pool: &mut ChunkPool,
+        spare: &mut SpareOrders,
+    ) -> bool {
+        let len = to_u64(bytes.len());
         if self.is_head(seq) {
             self.out.append(bytes, pool);
-            let len = to_u64(bytes.len());
-            match self.pending(seq) {
+            match self.pending_mut(seq, spare) {
                 Pending::Streaming { queued } => *queued += len,
                 pending => *pending = Pending::Streaming { queued: len },
             }
             return true;
         }
-        self.early_len += to_u64(bytes.len());
-        match self.pending(seq) {
+        self.early_len += len;
+        match self.pending_mut(seq, spare) {
             Pending::Partial(held) => held.extend_from_slice(bytes),
             pending => *pending = Pending::Partial(bytes.to_vec()),
         }
@@ -312,26 +362,58 @@ impl Client {
     }
 
     /// The response to `seq` ends with `bytes`. Returns whether there is something to flush.
-    #[inline(always)]
-    pub(crate) fn respond(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
+    pub(crate) fn respond(
+        &mut self,
+        seq: u32,
+        bytes: &[u8],
+        pool: &mut ChunkPool,
+        spare: &mut SpareOrders,
+    ) -> bool {
         if !self.is_head(seq) {
-            self.respond_early(seq, bytes, pool);
+            self.respond_early(seq, bytes, pool, spare);
             return false;
         }
         self.out.append(bytes, pool);
         self.pop_head();
-        if !matches!(self.order.front(), None | Some(Pending::Waiting))
-            && !is_planted(Canary::ReleaseForgotten)
-        {
+        if self.is_head_answered() {
             self.release(pool);
         }
         true
     }
 
     /// As [`Self::respond`], for a request that is not yet at the head.
-    #[inline(never)]
-    fn respond_early(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) {
-        let answered = if let Pending::Partial(held) = self.pending(seq) {
+    #[inline]
+    pub(crate) fn respond_early(
+        &mut self,
+        seq: u32,
+        bytes: &[u8],
+        pool: &mut ChunkPool,
+        spare: &mut SpareOrders,
+    ) {
+        let place = self.place(seq);
+        if place < self.order.len() {
+            self.respond_known(seq, bytes, pool, spare);
+            return;
+        }
+        let answered = self.park(bytes, pool);
+        if self.order.capacity() == 0 {
+            self.order = spare.take();
+        }
+        while self.order.len() < place {
+            self.order.push_back(Pending::Waiting);
+        }
+        self.order.push_back(answered);
+    }
+
+    /// As [`Self::respond_early`], for a request whose entry is stored.
+    fn respond_known(
+        &mut self,
+        seq: u32,
+        bytes: &[u8],
+        pool: &mut ChunkPool,
+        spare: &mut SpareOrders,
+    ) {
+        let answered = if let Pending::Partial(held) = self.pending_mut(seq, spare) {
             let mut held = mem::take(held);
             held.extend_from_slice(bytes);
             self.early_len += to_u64(bytes.len());
@@ -339,15 +421,21 @@ impl Client {
         } else {
             self.park(bytes, pool)
         };
-        *self.pending(seq) = answered;
+        *self.pending_mut(seq, spare) = answered;
     }
 
     /// The whole response to `seq`, in a buffer of its own. Returns whether there is something to
     /// flush.
-    pub(crate) fn respond_owned(&mut self, seq: u32, bytes: Vec<u8>, pool: &mut ChunkPool) -> bool {
+    pub(crate) fn respond_owned(
+        &mut self,
+        seq: u32,
+        bytes: Vec<u8>,
+        pool: &mut ChunkPool,
+        spare: &mut SpareOrders,
+    ) -> bool {
         if !self.is_head(seq) && bytes.len() >= SEND_MOVE_MIN {
             self.early_len += to_u64(bytes.len());
-            *self.pending(seq) = Pending::Ready(bytes);
+            *self.pending_mut(seq, spare) = Pending::Ready(bytes);
             return false;
         }
         if self.is_head(seq) && bytes.len() >= SEND_MOVE_MIN {
@@ -356,12 +444,17 @@ impl Client {
             self.release(pool);
             return true;
         }
-        self.respond(seq, &bytes, pool)
+        self.respond(seq, &bytes, pool, spare)
     }
 
     /// Takes back what was queued of the response to `seq`, which failed; returns its length, or
     /// `None` if a part of it has been sent, so that no other response can take its place.
-    pub(crate) fn retract(&mut self, seq: u32, pool: &mut ChunkPool) -> Option<u64> {
+    pub(crate) fn retract(
+        &mut self,
+        seq: u32,
+        pool: &mut ChunkPool,
+        spare: &mut SpareOrders,
+    ) -> Option<u64> {
         let Pending::Streaming { queued } = *self.pending(seq) else {
             return Some(0);
         };
@@ -369,16 +462,17 @@ impl Client {
             return None;
         }
         self.out.cut_end(queued, pool);
-        *self.pending(seq) = Pending::Waiting;
+        *self.pending_mut(seq, spare) = Pending::Waiting;
         Some(queued)
     }
 
     /// Drops what was held of the response to `seq`, which failed; returns its length.
-    pub(crate) fn forget_partial(&mut self, seq: u32) -> u64 {
+    pub(crate) fn forget_partial(&mut self, seq: u32, spare: &mut SpareOrders) -> u64 {
         if !matches!(self.pending(seq), Pending::Partial(_)) {
             return 0;
         }
-        let Pending::Partial(held) = mem::replace(self.pending(seq), Pending::Waiting) else {
+        let Pending::Partial(held) = mem::replace(self.pending_mut(seq, spare), Pending::Waiting)
+        else {
             return 0;
         };
         self.early_len -= to_u64(held.len());
@@ -402,12 +496,20 @@ impl Client {
     }
 
     #[inline]
-    fn pop_head(&mut self) {
+    pub(crate) fn pop_head(&mut self) {
         self.order.pop_front();
         self.head_seq = self.head_seq.wrapping_add(1);
+        self.in_flight -= 1;
     }
 
+    /// Whether what is now at the head may have been answered already.
     #[inline]
+    pub(crate) fn is_head_answered(&self) -> bool {
+        !matches!(self.order.front(), None | Some(Pending::Waiting))
+            && !is_planted(Canary::ReleaseForgotten)
+    }
+
+    #[inline(always)]
     fn park(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> Pending {
         self.early_len += to_u64(bytes.len());
         if bytes.len() >= SEND_MOVE_MIN {
@@ -443,7 +545,7 @@ impl Client {
 
     /// Passes on what has become due at the head of the order queue.
     #[inline(never)]
-    fn release(&mut self, pool: &mut ChunkPool) {
+    pub(crate) fn release(&mut self, pool: &mut ChunkPool) {
         while let Some(head) = self.order.front_mut() {
             match head {
                 Pending::Waiting | Pending::Streaming { .. } | Pending::Split(_) => break,
@@ -461,22 +563,44 @@ impl Client {
                     self.early_len -= to_u64(bytes.len());
                     self.out.push(bytes, pool);
                 }
-                Pending::Parked { start, len } => {
-                    let range = *start..*start + to_usize(*len);
-                    self.early_len -= u64::from(*len);
-                    self.parked_dead += range.len();
-                    self.out.append(&self.parked[range], pool);
-                    self.parked_live -= 1;
-                    if self.parked_live == 0 {
-                        self.parked_dead = 0;
-                        pool.give(mem::take(&mut self.parked));
-                    }
+                Pending::Parked { .. } => {
+                    self.release_parked(pool);
+                    continue;
                 }
             }
             self.pop_head();
         }
         if self.parked_dead > PARKED_DEAD_MAX.max(self.parked.len() / 2) {
             self.compact_parked();
+        }
+    }
+
+    /// Passes on what is parked at the head, up to the first that was not parked right behind the one
+    /// before it.
+    #[inline(always)]
+    fn release_parked(&mut self, pool: &mut ChunkPool) {
+        let (mut range, mut count) = (0..0, 0);
+        while let Some(&Pending::Parked { start, len }) = self.order.front() {
+            let end = start + to_usize(len);
+            if count == 0 {
+                range = start..end;
+            } else if start == range.end && end - range.start <= RUN_COPY_LEN_MAX {
+                range.end = end;
+            } else {
+                break;
+            }
+            self.order.pop_front();
+            count += 1;
+        }
+        self.head_seq = self.head_seq.wrapping_add(count);
+        self.in_flight -= count;
+        self.early_len -= to_u64(range.len());
+        self.parked_dead += range.len();
+        self.out.append(&self.parked[range], pool);
+        self.parked_live -= count;
+        if self.parked_live == 0 {
+            self.parked_dead = 0;
+            pool.give(mem::take(&mut self.parked));
         }
     }
 
@@ -513,6 +637,7 @@ impl Client {
         let bound = PARKED_DEAD_MAX.max(live);
         assert!(self.parked_dead <= bound, "what has left is forgotten");
         assert_eq!(to_u64(early + live), self.early_len);
-        assert!(to_u32(self.order.len()) <= CLIENT_IN_FLIGHT_MAX);
+        assert!(self.order.len() <= to_usize(self.in_flight));
+        assert!(self.in_flight <= CLIENT_IN_FLIGHT_MAX);
     }
 }

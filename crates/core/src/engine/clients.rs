@@ -54,7 +54,7 @@ impl Clients {
                     return false;
                 };
                 shared.memory.held += to_u64(bytes.len());
-                let flush = client.respond(seq, bytes, &mut shared.chunks);
+                let flush = client.respond(seq, bytes, &mut shared.chunks, &mut shared.orders);
                 answered(id, client, flush, shared);
                 true
             }
@@ -95,7 +95,7 @@ impl Clients {
         shared.memory.held += to_u64(bytes.len());
         match origin {
             Origin::Whole { seq, .. } => {
-                let flush = client.respond_more(seq, bytes, &mut shared.chunks);
+                let flush = client.respond_more(seq, bytes, &mut shared.chunks, &mut shared.orders);
                 answered(id, client, flush, shared);
             }
             Origin::Fragment { seq, fragment, .. } => {
@@ -122,16 +122,17 @@ impl Clients {
                 let Some(client) = self.slab.get_mut(id) else {
                     return false;
                 };
-                let Some(retracted) = client.retract(seq, &mut shared.chunks) else {
+                let Some(retracted) = client.retract(seq, &mut shared.chunks, &mut shared.orders)
+                else {
                     shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;
                 };
                 shared.memory.held -= retracted;
                 if !is_planted(Canary::HalfReplyKept) {
-                    shared.memory.held -= client.forget_partial(seq);
+                    shared.memory.held -= client.forget_partial(seq, &mut shared.orders);
                 }
                 shared.memory.held += to_u64(reply.len());
-                let flush = client.respond(seq, reply, &mut shared.chunks);
+                let flush = client.respond(seq, reply, &mut shared.chunks, &mut shared.orders);
                 answered(id, client, flush, shared);
                 true
             }
@@ -167,14 +168,14 @@ impl Clients {
         let mut reply = mem::take(&mut shared.reply);
         shared.memory.held -= to_u64(self.splits.merge(split, &mut reply));
         shared.memory.held += to_u64(reply.len());
-        *client.pending(seq) = Pending::Waiting;
+        *client.pending_mut(seq, &mut shared.orders) = Pending::Waiting;
         let flush = if reply.len() < crate::limits::SEND_MOVE_MIN {
-            let flush = client.respond(seq, &reply, &mut shared.chunks);
+            let flush = client.respond(seq, &reply, &mut shared.chunks, &mut shared.orders);
             reply.clear();
             shared.reply = reply;
             flush
         } else {
-            client.respond_owned(seq, reply, &mut shared.chunks)
+            client.respond_owned(seq, reply, &mut shared.chunks, &mut shared.orders)
         };
         answered(id, client, flush, shared);
     }

@@ -39,7 +39,7 @@ impl Upstream {
         let answer = self.down(pool, server, request, 1);
         pool.counters.forward_error.add(u64::from(answer.is_error));
         shared.memory.held += to_u64(answer.reply.len());
-        let flush = client.push_answer(&answer.reply, &mut shared.chunks);
+        let flush = client.push_answer(&answer.reply, &mut shared.chunks, &mut shared.orders);
         answered(id, client, flush, shared);
     }
 

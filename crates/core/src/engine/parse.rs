@@ -235,7 +235,7 @@ impl Engine {
             return;
         };
         self.shared.memory.held += to_u64(reply.len());
-        let flush = client.push_answer(reply, &mut self.shared.chunks);
+        let flush = client.push_answer(reply, &mut self.shared.chunks, &mut self.shared.orders);
         answered(id, client, flush, &mut self.shared);
     }
 

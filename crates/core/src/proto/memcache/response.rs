@@ -84,6 +84,25 @@ impl ResponseParser {
         }
     }
 
+    /// See [`crate::proto::ResponseParser::measure`].
+    pub fn measure(&mut self, bytes: &[u8], lens: &mut [u32]) -> (usize, Option<ResponseStep>) {
+        let (mut at, mut count) = (0, 0);
+        for place in lens {
+            if at == bytes.len() {
+                break;
+            }
+            match self.step(&bytes[at..]) {
+                ResponseStep::Done(len) => {
+                    *place = to_u32(len);
+                    at += len;
+                    count += 1;
+                }
+                other => return (count, Some(other)),
+            }
+        }
+        (count, None)
+    }
+
     /// The length of the first line of `rest` and what it says; `None` if it is not whole.
     #[inline]
     fn line(&mut self, rest: &[u8]) -> Result<Option<(usize, Meaning)>, NoResponse> {

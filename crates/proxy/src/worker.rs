@@ -361,9 +361,15 @@ impl Worker {
             return;
         };
         while !conn.blocked {
-            match send_once(&self.engine, id, &conn.stream) {
+            let mut is_all = false;
+            match send_once(&self.engine, id, &conn.stream, &mut is_all) {
                 Ok(0) => return,
-                Ok(len) => self.engine.send_commit(id, len, now),
+                Ok(len) => {
+                    self.engine.send_commit(id, len, now);
+                    if is_all {
+                        return;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.blocked = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.lose(id, errno::closed(&error), now),
@@ -459,13 +465,22 @@ impl Conns {
     }
 }
 
-/// One write of as much as the engine has; 0 if it has nothing.
-fn send_once(engine: &Engine, id: ConnId, stream: &Stream) -> io::Result<usize> {
+/// One write of as much as the engine has; 0 if it has nothing. `is_all` tells that nothing is left.
+fn send_once(
+    engine: &Engine,
+    id: ConnId,
+    stream: &Stream,
+    is_all: &mut bool,
+) -> io::Result<usize> {
     let mut slices: [&[u8]; SEND_SLICES_MAX] = [&[]; SEND_SLICES_MAX];
     let count = engine.send_slices(id, &mut slices);
     match slices[..count] {
         [] => Ok(0),
-        [only] => stream.send(only),
+        [only] => {
+            let sent = stream.send(only)?;
+            *is_all = sent == only.len();
+            Ok(sent)
+        }
         [..] => {
             let vector = slices.map(IoSlice::new);
             stream.send_vectored(&vector[..count])

@@ -382,31 +382,7 @@ impl Client {
     }
 
     /// As [`Self::respond`], for a request that is not yet at the head.
-    #[inline]
     pub(crate) fn respond_early(
-        &mut self,
-        seq: u32,
-        bytes: &[u8],
-        pool: &mut ChunkPool,
-        spare: &mut SpareOrders,
-    ) {
-        let place = self.place(seq);
-        if place < self.order.len() {
-            self.respond_known(seq, bytes, pool, spare);
-            return;
-        }
-        let answered = self.park(bytes, pool);
-        if self.order.capacity() == 0 {
-            self.order = spare.take();
-        }
-        while self.order.len() < place {
-            self.order.push_back(Pending::Waiting);
-        }
-        self.order.push_back(answered);
-    }
-
-    /// As [`Self::respond_early`], for a request whose entry is stored.
-    fn respond_known(
         &mut self,
         seq: u32,
         bytes: &[u8],
@@ -422,6 +398,45 @@ impl Client {
             self.park(bytes, pool)
         };
         *self.pending_mut(seq, spare) = answered;
+    }
+
+    /// Notes that the response to `seq`, which is not yet at the head, will be parked, `behind` bytes
+    /// after those that are parked now. Returns false, and does nothing, if it is not to be parked or
+    /// not the last of all that are known of.
+    #[inline(always)]
+    pub(crate) fn expect_parked(
+        &mut self,
+        seq: u32,
+        behind: usize,
+        len: usize,
+        spare: &mut SpareOrders,
+    ) -> bool {
+        let place = self.place(seq);
+        if place < self.order.len() || len >= SEND_MOVE_MIN {
+            return false;
+        }
+        if self.order.capacity() == 0 {
+            self.order = spare.take();
+        }
+        while self.order.len() < place {
+            self.order.push_back(Pending::Waiting);
+        }
+        self.order.push_back(Pending::Parked {
+            start: self.parked.len() + behind,
+            len: to_u32(len),
+        });
+        self.parked_live += 1;
+        true
+    }
+
+    /// Parks what [`Self::expect_parked`] has announced.
+    #[inline(never)]
+    pub(crate) fn park_expected(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
+        if self.parked.capacity() == 0 {
+            self.parked = pool.take(ChunkSize::Small);
+        }
+        self.early_len += to_u64(bytes.len());
+        self.parked.extend_from_slice(bytes);
     }
 
     /// The whole response to `seq`, in a buffer of its own. Returns whether there is something to
@@ -509,7 +524,6 @@ impl Client {
             && !is_planted(Canary::ReleaseForgotten)
     }
 
-    #[inline(always)]
     fn park(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> Pending {
         self.early_len += to_u64(bytes.len());
         if bytes.len() >= SEND_MOVE_MIN {

@@ -10,6 +10,7 @@
 //! once for several requests.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use super::Engine;
 use super::client::Client;
@@ -348,11 +349,13 @@ impl Engine {
 struct Group<'a> {
     id: ClientId,
     client: &'a mut Client,
-    /// Where the first one begins that has not been passed on.
-    start: usize,
-    has_output: bool,
-    /// Where the first one began.
+    /// Where the first one begins.
     first: usize,
+    /// Where the first one begins that has not been copied.
+    start: usize,
+    /// Those that have not been copied came before their turn.
+    are_early: bool,
+    has_output: bool,
 }
 
 impl Reader<'_> {
@@ -424,6 +427,7 @@ fn pass_on<'s>(
                 client,
                 first: at,
                 start: at,
+                are_early: false,
                 has_output: false,
             });
         }
@@ -444,43 +448,48 @@ impl Group<'_> {
     /// The next response is the answer to `seq` and has `len` bytes, from `at` on.
     #[inline(always)]
     fn add(&mut self, bytes: &[u8], at: usize, len: usize, seq: u32, shared: &mut Shared) {
-        if self.client.is_head(seq) {
-            if at - self.start + len > RUN_COPY_LEN_MAX {
-                self.pass_on(bytes, at, shared);
+        let is_early = !self.client.is_head(seq);
+        if is_early != self.are_early || at + len - self.start > RUN_COPY_LEN_MAX {
+            self.copy(bytes, at, shared);
+            self.are_early = is_early;
+        }
+        if is_early {
+            let behind = at - self.start;
+            if !self.client.expect_parked(seq, behind, len, &mut shared.orders) {
+                self.copy(bytes, at, shared);
+                let response = &bytes[at..at + len];
+                let Shared { chunks, orders, .. } = shared;
+                self.client.respond_early(seq, response, chunks, orders);
+                self.start = at + len;
             }
+        } else {
             self.client.pop_head();
             self.has_output = true;
             if self.client.is_head_answered() {
-                self.pass_on(bytes, at + len, shared);
+                self.copy(bytes, at + len, shared);
                 self.client.release(&mut shared.chunks);
             }
-        } else {
-            self.pass_on(bytes, at, shared);
-            self.client.respond_early(
-                seq,
-                &bytes[at..at + len],
-                &mut shared.chunks,
-                &mut shared.orders,
-            );
-            self.start = at + len;
         }
     }
 
-    /// Queues the responses before `end`, whose turn it is, for the client.
+    /// Copies the responses before `end` to where they belong.
     #[inline(always)]
-    fn pass_on(&mut self, bytes: &[u8], end: usize, shared: &mut Shared) {
-        if end > self.start {
-            self.client
-                .out
-                .append(&bytes[self.start..end], &mut shared.chunks);
-            self.start = end;
+    fn copy(&mut self, bytes: &[u8], end: usize, shared: &mut Shared) {
+        let range = mem::replace(&mut self.start, end)..end;
+        if range.is_empty() {
+            return;
+        }
+        if self.are_early {
+            self.client.park_expected(&bytes[range], &mut shared.chunks);
+        } else {
+            self.client.out.append(&bytes[range], &mut shared.chunks);
         }
     }
 
     /// No more follow; the last one ends at `end`.
     #[inline]
     fn end(mut self, bytes: &[u8], end: usize, shared: &mut Shared) {
-        self.pass_on(bytes, end, shared);
+        self.copy(bytes, end, shared);
         shared.memory.held += to_u64(end - self.first);
         answered(self.id, self.client, self.has_output, shared);
     }

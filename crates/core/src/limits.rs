@@ -44,11 +44,14 @@ pub const SEND_MOVE_MIN: usize = bound(8 * 1024, 128);
 /// the cache.
 pub const BLOCK_MOVE_MIN: usize = bound(16 * 1024, 1_000);
 
-/// Free small chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_SMALL_CHUNKS_MAX: usize = 64;
+/// Free small chunks one engine keeps for reuse; more are given back to the allocator at once. In every
+/// tick each busy client takes one or two and gives them back: with fewer than that the allocator would
+/// be called for the rest. What is not needed any more goes back within [`TIDY_PERIOD`]s.
+pub const FREE_SMALL_CHUNKS_MAX: usize = 512;
 
-/// Free chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_CHUNKS_MAX: usize = 16;
+/// Free chunks one engine keeps for reuse; more are given back to the allocator at once. As above, for
+/// server connections, each of which keeps up to [`KEPT_CHUNKS_MAX`] while requests are outstanding.
+pub const FREE_CHUNKS_MAX: usize = 64;
 
 /// Bytes of one large chunk: holds a value of 64 KB with its command, the commonest size of a large
 /// one, and is what longer messages are cut into.

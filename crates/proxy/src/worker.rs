@@ -361,15 +361,10 @@ impl Worker {
             return;
         };
         while !conn.blocked {
-            let mut is_all = false;
-            match send_once(&self.engine, id, &conn.stream, &mut is_all) {
-                Ok(0) => return,
-                Ok(len) => {
-                    self.engine.send_commit(id, len, now);
-                    if is_all {
-                        return;
-                    }
-                }
+            match send_once(&self.engine, id, &conn.stream) {
+                Ok(Sent::Nothing) => return,
+                Ok(Sent::All(len)) => return self.engine.send_commit(id, len, now),
+                Ok(Sent::Some(len)) => self.engine.send_commit(id, len, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.blocked = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.lose(id, errno::closed(&error), now),
@@ -465,25 +460,33 @@ impl Conns {
     }
 }
 
-/// One write of as much as the engine has; 0 if it has nothing. `is_all` tells that nothing is left.
-fn send_once(
-    engine: &Engine,
-    id: ConnId,
-    stream: &Stream,
-    is_all: &mut bool,
-) -> io::Result<usize> {
+/// What the kernel took of what the engine has for a connection.
+enum Sent {
+    /// There was nothing.
+    Nothing,
+    /// So many bytes, and nothing is left.
+    All(usize),
+    /// So many bytes; there may be more.
+    Some(usize),
+}
+
+/// One write of as much as the engine has.
+fn send_once(engine: &Engine, id: ConnId, stream: &Stream) -> io::Result<Sent> {
     let mut slices: [&[u8]; SEND_SLICES_MAX] = [&[]; SEND_SLICES_MAX];
     let count = engine.send_slices(id, &mut slices);
     match slices[..count] {
-        [] => Ok(0),
+        [] => Ok(Sent::Nothing),
         [only] => {
-            let sent = stream.send(only)?;
-            *is_all = sent == only.len();
-            Ok(sent)
+            let len = stream.send(only)?;
+            Ok(if len == only.len() {
+                Sent::All(len)
+            } else {
+                Sent::Some(len)
+            })
         }
         [..] => {
             let vector = slices.map(IoSlice::new);
-            stream.send_vectored(&vector[..count])
+            stream.send_vectored(&vector[..count]).map(Sent::Some)
         }
     }
 }

@@ -455,7 +455,10 @@ impl Group<'_> {
         }
         if is_early {
             let behind = at - self.start;
-            if !self.client.expect_parked(seq, behind, len, &mut shared.orders) {
+            if !self
+                .client
+                .expect_parked(seq, behind, len, &mut shared.orders)
+            {
                 self.copy(bytes, at, shared);
                 let response = &bytes[at..at + len];
                 let Shared { chunks, orders, .. } = shared;

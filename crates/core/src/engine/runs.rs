@@ -34,6 +34,8 @@ pub(super) struct Plan {
     /// As many as were parsed; what lies behind is of earlier plans, here as in all arrays.
     requests: [Request; RUN_LEN_MAX],
     entries: [Entry; RUN_LEN_MAX],
+    /// Per entry: the next one for the same server, or [`NONE`].
+    next: [u32; RUN_LEN_MAX],
     owners: Vec<Owner>,
     /// Per position in a pool: the last entry planned for that server, or [`NONE`].
     last: Vec<u32>,
@@ -52,8 +54,6 @@ struct Entry {
     start: u32,
     /// How many of the requests before it are owed a response.
     place: u32,
-    /// The next one for the same server, or [`NONE`].
-    next: u32,
 }
 
 /// A server that gets some of the planned requests.
@@ -76,15 +76,12 @@ impl Default for Plan {
             readonly: false,
             route: Route::Local,
         };
-        let entry = Entry {
-            start: 0,
-            place: 0,
-            next: NONE,
-        };
+        let entry = Entry { start: 0, place: 0 };
         let slot = Slot::new(Origin::Discarded, 0, false, Micros(0));
         Self {
             requests: [request; RUN_LEN_MAX],
             entries: [entry; RUN_LEN_MAX],
+            next: [NONE; RUN_LEN_MAX],
             owners: Vec::new(),
             last: Vec::new(),
             owed: 0,
@@ -149,40 +146,41 @@ impl Plan {
         pool: &Pool,
         rng: &mut Rng,
     ) -> usize {
-        let (mut at, mut owed, mut index) = (start, 0, 0);
-        for request in &self.requests[..count] {
-            let owner = match request.route {
-                Route::Key(key) => pool.owner(key.of(&bytes[at..]), rng),
-                _ => None,
-            };
-            let Some(position) = owner else {
+        let first = to_u32(start);
+        let (mut at, mut owed, mut planned) = (first, 0, 0);
+        let places = (0..).zip(&mut self.entries);
+        for (request, (index, entry)) in self.requests[..count].iter().zip(places) {
+            let Route::Key(key) = request.route else {
                 break;
             };
-            let last = &mut self.last[to_usize(position)];
-            match self.entries.get_mut(to_usize(*last)) {
-                Some(last) => last.next = index,
+            let key = &bytes[to_usize(at + key.start)..to_usize(at + key.end)];
+            let Some(position) = pool.owner(key, rng) else {
+                break;
+            };
+            *entry = Entry {
+                start: at,
+                place: owed,
+            };
+            self.next[to_usize(index)] = NONE;
+            let last = mem::replace(&mut self.last[to_usize(position)], index);
+            match self.next.get_mut(to_usize(last)) {
+                Some(next) => *next = index,
                 None => self.owners.push(Owner {
                     position,
                     first: index,
                     conn: None,
                 }),
             }
-            *last = index;
-            self.entries[to_usize(index)] = Entry {
-                start: to_u32(at),
-                place: owed,
-                next: NONE,
-            };
-            index += 1;
+            planned = index + 1;
             owed += u32::from(!request.noreply || is_planted(Canary::NoreplyOwed));
-            at += to_usize(request.len);
-            if at - start > len_max {
+            at += request.len;
+            if to_usize(at - first) > len_max {
                 break;
             }
         }
         self.owed = owed;
-        self.len = at - start;
-        to_usize(index)
+        self.len = to_usize(at - first);
+        to_usize(planned)
     }
 
     /// Queues the requests of one server, `first` and those that follow it. Returns whether there was
@@ -202,8 +200,8 @@ impl Plan {
         let mut index = to_usize(first);
         let mut start = self.entries[index].start;
         let (mut end, mut slots) = (start, 0);
-        while let (Some(entry), Some(request)) = (self.entries.get(index), self.requests.get(index))
-        {
+        while let Some(entry) = self.entries.get(index) {
+            let request = &self.requests[index];
             // Those that lie side by side are copied at once.
             if entry.start != end || to_usize(end - start + request.len) > RUN_COPY_LEN_MAX {
                 conn.out
@@ -229,7 +227,7 @@ impl Plan {
                 };
                 slots += 1;
             }
-            index = to_usize(entry.next);
+            index = to_usize(self.next[index]);
         }
         conn.out
             .append(&bytes[to_usize(start)..to_usize(end)], &mut shared.chunks);

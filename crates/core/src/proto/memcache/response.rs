@@ -35,7 +35,19 @@ enum State {
 
 impl ResponseParser {
     /// See [`crate::proto::ResponseParser::step`].
+    #[inline]
     pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
+        if matches!(self.state, State::First)
+            && self.searched == 0
+            && let Some(len) = whole_hit(bytes)
+        {
+            return ResponseStep::Done(len);
+        }
+        self.step_any(bytes)
+    }
+
+    /// As [`Self::step`], for responses of any kind.
+    fn step_any(&mut self, bytes: &[u8]) -> ResponseStep {
         let mut at = 0;
         loop {
             let rest = &bytes[at..];
@@ -195,6 +207,19 @@ pub(super) fn value_block_len(bytes: &[u8]) -> Option<usize> {
     (bytes.get(data_end..block_end)? == CRLF).then_some(block_end)
 }
 
+/// The length of the response that `bytes` begin with, if it is one plain value, whole.
+#[inline(always)]
+fn whole_hit(bytes: &[u8]) -> Option<usize> {
+    if !bytes.starts_with(VALUE) {
+        return None;
+    }
+    let key_end = word_end(bytes, VALUE.len());
+    let (line_len, data_len) = short_value_line_end(bytes, key_end)?;
+    let end = line_len + to_usize(data_len);
+    let after = bytes.get(end..end + HIT_END.len())?;
+    (after == HIT_END && key_end > VALUE.len()).then_some(end + HIT_END.len())
+}
+
 /// The lengths of a `VALUE` line and of its data, if the line is whole and written as memcached
 /// answers `get`; any other is left to [`value_data_len`].
 #[inline]
@@ -250,6 +275,8 @@ fn value_data_len(line: &[u8]) -> Option<u32> {
 
 const VALUE: &[u8] = b"VALUE ";
 const END: &[u8] = b"END\r\n";
+/// What follows the data of the only value of a response.
+const HIT_END: &[u8] = b"\r\nEND\r\n";
 const CRLF: &[u8] = b"\r\n";
 
 #[cfg(test)]

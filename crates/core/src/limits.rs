@@ -86,7 +86,7 @@ pub const FREE_FRAGMENT_LEN_MAX: usize = 4 * 1024;
 
 /// Free order queues one engine keeps for clients that are owed nothing at the moment, with at most
 /// [`FREE_ORDER_LEN_MAX`] entries each; the rest goes to the allocator.
-pub const FREE_ORDERS_MAX: usize = 64;
+pub const FREE_ORDERS_MAX: usize = 512;
 /// See [`FREE_ORDERS_MAX`].
 pub const FREE_ORDER_LEN_MAX: usize = 256;
 

@@ -88,6 +88,9 @@ pub(crate) struct SpareOrders {
     least: usize,
 }
 
+/// Order queues that may stay free when nobody needs them.
+const TIDY_ORDERS: usize = 16;
+
 impl SpareOrders {
     fn take(&mut self) -> VecDeque<Pending> {
         let order = self.orders.pop().unwrap_or_default();
@@ -100,6 +103,12 @@ impl SpareOrders {
         if is_worth_it && self.orders.len() < FREE_ORDERS_MAX {
             self.orders.push(order);
         }
+    }
+
+    /// Whether [`Self::tidy`] may have something to do that is worth it.
+    #[inline]
+    pub(crate) const fn is_untidy(&self) -> bool {
+        self.orders.len() > TIDY_ORDERS
     }
 
     /// Gives back those that were not needed since the last call.

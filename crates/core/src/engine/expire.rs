@@ -40,7 +40,8 @@ impl Engine {
     /// Sees to it that memory which a burst left behind is given back.
     #[inline]
     pub(super) fn watch_memory(&mut self) {
-        if !self.shared.is_tidying && self.shared.chunks.is_untidy() {
+        let is_untidy = self.shared.chunks.is_untidy() || self.shared.orders.is_untidy();
+        if is_untidy && !self.shared.is_tidying {
             self.shared.is_tidying = true;
             let at = self.shared.now + TIDY_PERIOD;
             self.shared.deadlines.arm(at, Alarm::Tidy);

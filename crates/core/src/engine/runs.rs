@@ -19,13 +19,13 @@ use super::forward::Sender;
 use super::pool::Pool;
 use super::respond::Reader;
 use super::rng::Rng;
-use super::server::{Origin, Queued, ServerConn, Slot};
+use super::server::{Finished, Origin, Queued, ServerConn, Slot};
 use super::shared::Shared;
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, ServerConnId};
 use crate::limits::{RUN_COPY_LEN_MAX, RUN_LEN_MAX, SERVER_EARLY_FLUSH_LEN};
 use crate::num::{to_u32, to_u64, to_usize};
-use crate::proto::{Parse, Request, RequestParser, ResponseParser, ResponseStep, Route};
+use crate::proto::{Parse, Request, RequestParser, ResponseStep, Route};
 use crate::time::Micros;
 
 /// The next requests of one client, by server; the memory is kept for the next run.
@@ -372,53 +372,51 @@ impl Reader<'_> {
             return None;
         }
         let (slots, _) = conn.pipeline.as_slices();
-        let written = &slots[..conn.written.min(slots.len())];
+        let written = &slots[..conn.written.min(slots.len()).min(RUN_LEN_MAX)];
+        let is_whole = |slot: &Slot| matches!(slot.origin, Origin::Whole { .. });
+        let whole = written.iter().position(|slot| !is_whole(slot));
+        let whole = whole.unwrap_or(written.len());
         let mut lens = [0; RUN_LEN_MAX];
-        let lens = &mut lens[..written.len().min(RUN_LEN_MAX)];
-        let parser = conn.parser;
-        let (count, mut left) = conn.parser.measure(&bytes[*at..], lens);
-        let ahead = written.iter().zip(&lens[..count]);
-        let (done, done_len, len) = pass_on(ahead, &bytes[*at..], self.clients, shared);
-        *at += len;
-        if done < count {
-            // The next one is another's business. It begins a response, as far as one was begun.
-            conn.parser = if done == 0 {
-                parser
-            } else {
-                ResponseParser::new(self.protocol)
-            };
-            left = None;
-        }
-        if done > 0 {
-            conn.finish_run(done, done_len, to_u64(len), &mut shared.chunks);
+        let (count, left) = conn.parser.measure(&bytes[*at..], &mut lens[..whole]);
+        if count > 0 {
+            let ahead = written.iter().zip(&lens[..count]);
+            let (done, len) = pass_on(ahead, &bytes[*at..], self.clients, shared);
+            *at += len;
+            conn.finish_run(&done, &mut shared.chunks);
         }
         left
     }
 }
 
-/// Gives responses in `bytes`, each with its slot and length, to their clients, up to the first that is
-/// not the whole answer to a client that is there. Returns how many, the bytes of their requests and
-/// their own.
+/// Gives responses in `bytes`, each with its slot and length, to their clients. Returns what that was,
+/// and their bytes.
 #[inline(never)]
 fn pass_on<'s>(
     ahead: impl Iterator<Item = (&'s Slot, &'s u32)>,
     bytes: &[u8],
     clients: &mut Clients,
     shared: &mut Shared,
-) -> (usize, u64, usize) {
-    let (mut at, mut done, mut done_len) = (0, 0, 0);
+) -> (Finished, usize) {
+    let (mut at, mut slots, mut slots_len, mut unwanted, mut gone_len) = (0, 0, 0, 0, 0);
     let mut group: Option<Group<'_>> = None;
     for (slot, &len) in ahead {
+        let len = to_usize(len);
+        slots += 1;
+        slots_len += slot.len();
         let Origin::Whole { client: id, seq } = slot.origin else {
-            break;
+            unreachable!("only whole responses are measured ahead")
         };
         if group.as_ref().is_none_or(|group| group.id != id) {
             if let Some(group) = group {
                 group.end(bytes, at, shared);
             }
             let Some(client) = clients.slab.get_mut(id) else {
+                // Nobody's any more.
                 group = None;
-                break;
+                at += len;
+                unwanted += 1;
+                gone_len += len;
+                continue;
             };
             group = Some(Group {
                 id,
@@ -430,16 +428,19 @@ fn pass_on<'s>(
             });
         }
         let of_client = group.as_mut().expect("it was just made");
-        let len = to_usize(len);
         of_client.add(bytes, at, len, seq, shared);
         at += len;
-        done += 1;
-        done_len += slot.len();
     }
     if let Some(group) = group {
         group.end(bytes, at, shared);
     }
-    (done, done_len, at)
+    let done = Finished {
+        slots,
+        slots_len,
+        unwanted,
+        response_len: to_u64(at - gone_len),
+    };
+    (done, at)
 }
 
 impl Group<'_> {

@@ -119,6 +119,17 @@ pub(crate) struct Queued {
     pub(crate) slots_len: u64,
 }
 
+/// Requests whose responses have come in one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished {
+    pub(crate) slots: usize,
+    pub(crate) slots_len: u64,
+    /// Those whose clients are gone.
+    pub(crate) unwanted: u64,
+    /// Bytes of the responses to the others.
+    pub(crate) response_len: u64,
+}
+
 /// The kernel took all up to `end` of a connection's stream.
 #[derive(Clone, Copy, Debug)]
 struct Write {
@@ -306,23 +317,16 @@ impl ServerConn {
         slot
     }
 
-    /// Takes out the first `count` slots, which are written, expect no longer, and hold `len` bytes:
-    /// their responses of `response_len` bytes in all have been passed on.
-    pub(crate) fn finish_run(
-        &mut self,
-        count: usize,
-        len: u64,
-        response_len: u64,
-        pool: &mut ChunkPool,
-    ) {
-        self.answered = self.pipeline[count - 1].end;
-        self.pipeline.drain(..count);
-        self.written -= count;
-        let count = to_u64(count);
-        self.counters.out_queue.sub(count);
-        self.counters.out_queue_bytes.sub(len);
-        self.counters.responses.add(count);
-        self.counters.response_bytes.add(response_len);
+    /// Takes out the first slots, which are written and have not expired: their responses have come.
+    pub(crate) fn finish_run(&mut self, done: &Finished, pool: &mut ChunkPool) {
+        self.answered = self.pipeline[done.slots - 1].end;
+        self.pipeline.drain(..done.slots);
+        self.written -= done.slots;
+        let slots = to_u64(done.slots);
+        self.counters.out_queue.sub(slots);
+        self.counters.out_queue_bytes.sub(done.slots_len);
+        self.counters.responses.add(slots - done.unwanted);
+        self.counters.response_bytes.add(done.response_len);
         if self.pipeline.is_empty() {
             self.rest(pool);
         }

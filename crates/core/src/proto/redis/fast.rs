@@ -69,7 +69,7 @@ fn recognise_apart(bytes: &[u8], len_max: u32) -> Option<Request> {
     recognise(bytes, len_max)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn set(bytes: &[u8], len_max: u32) -> Option<Request> {
     let key = word(bytes, NAME_END)?;
     let end = word(bytes, to_usize(key.end) + 2)?.end + 2;

@@ -27,6 +27,14 @@ pub const SEND_SMALL_CHUNK_LEN: usize = bound(4 * 1024, 64);
 /// Bytes of the chunks that a longer send queue goes on with.
 pub const SEND_CHUNK_LEN: usize = bound(16 * 1024, 256);
 
+/// Messages that lie side by side are copied at once up to this length: a longer copy would begin a
+/// larger chunk than each of them alone.
+pub const RUN_COPY_LEN_MAX: usize = SEND_CHUNK_LEN;
+
+/// Requests of one client that are planned together, before any of them is queued: enough that what
+/// is done once for all of them does not show, few enough that the plan stays in the first-level cache.
+pub const RUN_LEN_MAX: usize = bound(64, 3);
+
 /// A message at least this long becomes a segment of its own instead of being copied, when its
 /// buffer can be moved.
 pub const SEND_MOVE_MIN: usize = bound(8 * 1024, 128);
@@ -36,11 +44,14 @@ pub const SEND_MOVE_MIN: usize = bound(8 * 1024, 128);
 /// the cache.
 pub const BLOCK_MOVE_MIN: usize = bound(16 * 1024, 1_000);
 
-/// Free small chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_SMALL_CHUNKS_MAX: usize = 64;
+/// Free small chunks one engine keeps for reuse; more are given back to the allocator at once. In every
+/// tick each busy client takes one or two and gives them back: with fewer than that the allocator would
+/// be called for the rest. What is not needed any more goes back within [`TIDY_PERIOD`]s.
+pub const FREE_SMALL_CHUNKS_MAX: usize = 512;
 
-/// Free chunks one engine keeps for reuse; more are given back to the allocator at once.
-pub const FREE_CHUNKS_MAX: usize = 16;
+/// Free chunks one engine keeps for reuse; more are given back to the allocator at once. As above, for
+/// server connections, each of which keeps up to [`KEPT_CHUNKS_MAX`] while requests are outstanding.
+pub const FREE_CHUNKS_MAX: usize = 64;
 
 /// Bytes of one large chunk: holds a value of 64 KB with its command, the commonest size of a large
 /// one, and is what longer messages are cut into.

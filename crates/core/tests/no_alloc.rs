@@ -73,10 +73,15 @@ impl World {
     }
 
     fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.read(conn, bytes);
+        self.settle();
+    }
+
+    /// Bytes arrive in the middle of a tick.
+    fn read(&mut self, conn: ConnId, bytes: &[u8]) {
         self.now = self.now + Span(10);
         self.engine.recv_space(conn)[..bytes.len()].copy_from_slice(bytes);
         self.engine.recv_commit(conn, bytes.len(), self.now);
-        self.settle();
     }
 
     fn settle(&mut self) {
@@ -179,4 +184,38 @@ fn memcached_get_and_multi_get_allocate_nothing() {
         allocations(Protocol::Memcache, requests.as_bytes(), &responses),
         0
     );
+}
+
+#[test]
+fn a_tick_of_two_hundred_clients_whose_early_responses_wait_allocates_nothing() {
+    const CLIENTS: usize = 200;
+    let mut world = World::new(Protocol::Redis);
+    let mut clients = vec![world.client];
+    for _ in 1..CLIENTS {
+        let client = world.engine.handle_accept(PoolIdx(0), world.now);
+        clients.push(client.expect("the pool takes clients"));
+    }
+    let (a, b) = (key_on(0), key_on(1));
+    let get = |key: &str| format!("*2\r\n$3\r\nGET\r\n$6\r\n{key}\r\n");
+    let requests = [get(&a), get(&b), get(&a), get(&b)].concat();
+    let responses = "$5\r\nhello\r\n".repeat(2 * CLIENTS);
+    let mut before = 0;
+    for round in 0..200 {
+        if round == 10 {
+            before = COUNT.get();
+        }
+        for &client in &clients {
+            world.read(client.into(), requests.as_bytes());
+        }
+        world.settle();
+        // The second server answers first.
+        for server in [1, 0] {
+            let conn = world.conns[server].expect("the round uses this server");
+            world.read(conn.into(), responses.as_bytes());
+        }
+        world.settle();
+    }
+    assert_eq!(COUNT.get() - before, 0);
+    let waiting = &world.engine.counters().servers[0].out_queue;
+    assert_eq!(waiting.value(), 0, "the rounds are complete");
 }

@@ -387,8 +387,9 @@ impl Worker {
         };
         while !conn.blocked {
             match send_once(&self.engine, id, &conn.stream) {
-                Ok(0) => return,
-                Ok(len) => self.engine.send_commit(id, len, now),
+                Ok(Sent::Nothing) => return,
+                Ok(Sent::All(len)) => return self.engine.send_commit(id, len, now),
+                Ok(Sent::Some(len)) => self.engine.send_commit(id, len, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.blocked = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.lose(id, errno::closed(&error), now),
@@ -492,16 +493,33 @@ fn make_sleeps_exact() {
     let _ = rustix::thread::set_current_timer_slack(Some(NonZeroU64::MIN));
 }
 
-/// One write of as much as the engine has; 0 if it has nothing.
-fn send_once(engine: &Engine, id: ConnId, stream: &Stream) -> io::Result<usize> {
+/// What the kernel took of what the engine has for a connection.
+enum Sent {
+    /// There was nothing.
+    Nothing,
+    /// So many bytes, and nothing is left.
+    All(usize),
+    /// So many bytes; there may be more.
+    Some(usize),
+}
+
+/// One write of as much as the engine has.
+fn send_once(engine: &Engine, id: ConnId, stream: &Stream) -> io::Result<Sent> {
     let mut slices: [&[u8]; SEND_SLICES_MAX] = [&[]; SEND_SLICES_MAX];
     let count = engine.send_slices(id, &mut slices);
     match slices[..count] {
-        [] => Ok(0),
-        [only] => stream.send(only),
+        [] => Ok(Sent::Nothing),
+        [only] => {
+            let len = stream.send(only)?;
+            Ok(if len == only.len() {
+                Sent::All(len)
+            } else {
+                Sent::Some(len)
+            })
+        }
         [..] => {
             let vector = slices.map(IoSlice::new);
-            stream.send_vectored(&vector[..count])
+            stream.send_vectored(&vector[..count]).map(Sent::Some)
         }
     }
 }

@@ -92,6 +92,15 @@ pub fn requests(
     }
 }
 
+/// A place for a request.
+const BLANK: Request = Request {
+    len: 0,
+    command: 0,
+    noreply: false,
+    readonly: false,
+    route: Route::Local,
+};
+
 struct Client {
     protocol: Protocol,
     limits: RequestLimits,
@@ -115,6 +124,7 @@ impl Client {
         while self.start < fed.len() {
             let before = self.start;
             let here = &fed[before..];
+            self.check_ordinary(here);
             match self.parse(here) {
                 Parse::Complete(request) => {
                     let frame = &here[..usize_of(request.len)];
@@ -177,6 +187,25 @@ impl Client {
             let mut found = Vec::new();
             parts(self.protocol, frame, request, &mut found);
             assert_eq!(self.noted, found, "the keys noted are the keys there are");
+        }
+    }
+
+    /// Several requests at once are what they are one by one.
+    fn check_ordinary(&self, here: &[u8]) {
+        let mut out = [BLANK; 3];
+        let (mut at_once, mut one_by_one) = (self.parser, self.parser);
+        let (count, len) = at_once.parse_ordinary(here, &self.limits, &mut out);
+        let mut at = 0;
+        for request in &out[..count] {
+            let parse = one_by_one.parse(&here[at..], &self.limits);
+            assert_eq!(parse, Parse::Complete(*request));
+            assert!(matches!(request.route, Route::Key(_)));
+            at += usize_of(request.len);
+        }
+        assert_eq!(at, len);
+        if at < here.len() {
+            let next = at_once.parse(&here[at..], &self.limits);
+            assert_eq!(next, one_by_one.parse(&here[at..], &self.limits));
         }
     }
 
@@ -265,6 +294,7 @@ pub fn responses(
     let (mut start, mut at) = (0, 0);
     for fed in cuts.into_iter().chain([bytes.len()]) {
         while at < fed {
+            check_measure(protocol, parser, &bytes[at..fed]);
             let here = &bytes[at..fed];
             let step = if at == start {
                 step_marking(&mut parser, here)
@@ -305,6 +335,33 @@ fn step_marking(parser: &mut ResponseParser, here: &[u8]) -> ResponseStep {
     assert_eq!(other.step(here), step, "marking is silent");
     assert!(marks.is_sorted() && marks.last() <= Some(&here.len()));
     step
+}
+
+/// Several responses at once are what they are one by one.
+fn check_measure(protocol: Protocol, parser: ResponseParser, rest: &[u8]) {
+    let mut lens = [0; 3];
+    let (mut at_once, mut one_by_one) = (parser, parser);
+    let (count, mut next) = at_once.measure(rest, &mut lens);
+    let mut at = 0;
+    for &len in &lens[..count] {
+        assert_eq!(
+            one_by_one.step(&rest[at..]),
+            ResponseStep::Done(usize_of(len))
+        );
+        assert!(protocol == Protocol::Memcache || rest[at] != b'-');
+        at += usize_of(len);
+    }
+    if next.is_none() && at < rest.len() {
+        assert_eq!(
+            count,
+            lens.len(),
+            "only a full list ends it before the bytes"
+        );
+        next = Some(at_once.step(&rest[at..]));
+    }
+    if let Some(next) = next {
+        assert_eq!(one_by_one.step(&rest[at..]), next);
+    }
 }
 
 fn usize_of(n: u32) -> usize {

@@ -4,7 +4,11 @@
 //! Requests are answered strictly in the order they came. The *order queue* has one entry per
 //! request in flight; a response that comes early is parked until it is at the head.
 //!
-//! Invariants: `order` is in request order and entry `i` has the sequence number `head_seq + i`;
+//! Most requests wait for one server and are answered in their turn, so the entries at the end of the
+//! queue that say no more than that are counted and not stored.
+//!
+//! Invariants: `order` is in request order and entry `i` has the sequence number `head_seq + i`; the
+//! entries from its end to `in_flight` are [`Pending::Waiting`];
 //! `parked_live` counts the entries that point into `parked`; with no such entry `parked` is empty.
 
 use alloc::boxed::Box;
@@ -19,7 +23,7 @@ use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{
     CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, LARGE_RESPONSE_LEN,
-    PARKED_DEAD_MAX, SEND_MOVE_MIN,
+    PARKED_DEAD_MAX, RUN_COPY_LEN_MAX, SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
@@ -179,6 +183,7 @@ pub(crate) struct Client {
     /// When bytes last came from it or left for it.
     pub(crate) last_active: Micros,
     order: VecDeque<Pending>,
+    in_flight: u32,
     head_seq: u32,
     parked: Vec<u8>,
     parked_live: u32,
@@ -217,6 +222,7 @@ impl Client {
             bindings: None,
             last_active: Micros(0),
             order: VecDeque::new(),
+            in_flight: 0,
             head_seq: 0,
             parked: Vec::new(),
             parked_live: 0,
@@ -335,8 +341,7 @@ impl Client {
     #[inline]
     pub(crate) fn room(&self) -> u32 {
         if self.output_len() < CLIENT_OUTPUT_SOFT {
-            let in_flight_max = self.window.in_flight_max();
-            in_flight_max.saturating_sub(to_u32(self.order.len()))
+            self.window.in_flight_max().saturating_sub(self.in_flight)
         } else {
             0
         }
@@ -345,7 +350,7 @@ impl Client {
     /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at
     /// its limit is resumed once per many responses and not once per response.
     pub(crate) fn has_drained(&self) -> bool {
-        to_u32(self.order.len()) <= self.window.in_flight_max() / 2
+        self.in_flight <= self.window.in_flight_max() / 2
             && self.output_len() <= CLIENT_OUTPUT_SOFT / 2
     }
 
@@ -363,56 +368,91 @@ impl Client {
 
     /// Whether nothing is owed to it any more.
     pub(crate) fn is_settled(&self) -> bool {
-        self.order.is_empty() && self.out.is_empty()
+        self.in_flight == 0 && self.out.is_empty()
     }
 
     /// Takes the next place in the order queue; returns its sequence number.
     #[inline]
     pub(crate) fn push(&mut self, pending: Pending) -> u32 {
-        let seq = self.head_seq.wrapping_add(to_u32(self.order.len()));
-        self.order.push_back(pending);
+        let seq = self.push_waiting();
+        if !matches!(pending, Pending::Waiting) {
+            *self.pending_mut(seq) = pending;
+        }
         seq
+    }
+
+    /// As [`Self::push`], for a request that one server has.
+    #[inline]
+    pub(crate) const fn push_waiting(&mut self) -> u32 {
+        self.push_many(1)
+    }
+
+    /// Takes the next `count` places, for requests that one server has each; returns the sequence
+    /// number of the first.
+    #[inline]
+    pub(crate) const fn push_many(&mut self, count: u32) -> u32 {
+        let seq = self.head_seq.wrapping_add(self.in_flight);
+        self.in_flight += count;
+        seq
+    }
+
+    /// The place of the request `seq`, which must be in flight, in the order queue.
+    #[inline]
+    fn place(&self, seq: u32) -> usize {
+        let place = seq.wrapping_sub(self.head_seq);
+        assert!(
+            place < self.in_flight,
+            "a request leaves the order queue only when answered"
+        );
+        to_usize(place)
     }
 
     /// What has become of the request `seq`, which must be in flight.
     #[inline]
-    pub(crate) fn pending(&mut self, seq: u32) -> &mut Pending {
-        let index = to_usize(seq.wrapping_sub(self.head_seq));
-        self.order
-            .get_mut(index)
-            .expect("a request leaves the order queue only when answered")
+    pub(crate) fn pending(&self, seq: u32) -> &Pending {
+        self.order.get(self.place(seq)).unwrap_or(&Pending::Waiting)
+    }
+
+    /// As [`Self::pending`], to be changed.
+    #[inline]
+    pub(crate) fn pending_mut(&mut self, seq: u32) -> &mut Pending {
+        let place = self.place(seq);
+        if place >= self.order.len() {
+            self.order.resize_with(place + 1, || Pending::Waiting);
+        }
+        &mut self.order[place]
     }
 
     #[inline]
-    fn is_head(&self, seq: u32) -> bool {
+    pub(crate) const fn is_head(&self, seq: u32) -> bool {
         seq == self.head_seq
     }
 
     /// A response composed by the proxy to a request just parsed: sent at once if nothing is owed
     /// before it. Returns whether there is something to flush.
     pub(crate) fn push_answer(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> bool {
-        if self.order.is_empty() {
+        if self.in_flight == 0 {
             self.out.append(bytes, pool);
             return true;
         }
         let pending = self.park(bytes, pool);
-        self.order.push_back(pending);
+        self.push(pending);
         false
     }
 
     /// More of the response to `seq`; it goes on. Returns whether there is something to flush.
     pub(crate) fn respond_more(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
+        let len = to_u64(bytes.len());
         if self.is_head(seq) {
             self.out.append(bytes, pool);
-            let len = to_u64(bytes.len());
-            match self.pending(seq) {
+            match self.pending_mut(seq) {
                 Pending::Streaming { queued } => *queued += len,
                 pending => *pending = Pending::Streaming { queued: len },
             }
             return true;
         }
-        self.early_len += to_u64(bytes.len());
-        match self.pending(seq) {
+        self.early_len += len;
+        match self.pending_mut(seq) {
             Pending::Partial(held) => held.extend_from_slice(bytes),
             pending => *pending = Pending::Partial(bytes.to_vec()),
         }
@@ -420,7 +460,6 @@ impl Client {
     }
 
     /// The response to `seq` ends with `bytes`. Returns whether there is something to flush.
-    #[inline(always)]
     pub(crate) fn respond(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
         if !self.is_head(seq) {
             self.respond_early(seq, bytes, pool);
@@ -428,18 +467,15 @@ impl Client {
         }
         self.out.append(bytes, pool);
         self.pop_head();
-        if !matches!(self.order.front(), None | Some(Pending::Waiting))
-            && !is_planted(Canary::ReleaseForgotten)
-        {
+        if self.is_head_answered() {
             self.release(pool);
         }
         true
     }
 
     /// As [`Self::respond`], for a request that is not yet at the head.
-    #[inline(never)]
-    fn respond_early(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) {
-        let answered = if let Pending::Partial(held) = self.pending(seq) {
+    pub(crate) fn respond_early(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) {
+        let answered = if let Pending::Partial(held) = self.pending_mut(seq) {
             let mut held = mem::take(held);
             held.extend_from_slice(bytes);
             self.early_len += to_u64(bytes.len());
@@ -447,7 +483,37 @@ impl Client {
         } else {
             self.park(bytes, pool)
         };
-        *self.pending(seq) = answered;
+        *self.pending_mut(seq) = answered;
+    }
+
+    /// Notes that the response to `seq`, which is not yet at the head, will be parked, `behind` bytes
+    /// after those that are parked now. Returns false, and does nothing, if it is not to be parked or
+    /// not the last of all that are known of.
+    #[inline(always)]
+    pub(crate) fn expect_parked(&mut self, seq: u32, behind: usize, len: usize) -> bool {
+        let place = self.place(seq);
+        if place < self.order.len() || len >= SEND_MOVE_MIN {
+            return false;
+        }
+        while self.order.len() < place {
+            self.order.push_back(Pending::Waiting);
+        }
+        self.order.push_back(Pending::Parked {
+            start: self.parked.len() + behind,
+            len: to_u32(len),
+        });
+        self.parked_live += 1;
+        true
+    }
+
+    /// Parks what [`Self::expect_parked`] has announced.
+    #[inline(never)]
+    pub(crate) fn park_expected(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
+        if self.parked.capacity() == 0 {
+            self.parked = pool.take(ChunkSize::Small);
+        }
+        self.early_len += to_u64(bytes.len());
+        self.parked.extend_from_slice(bytes);
     }
 
     /// The whole response to `seq`, in a buffer of its own. Returns whether there is something to
@@ -455,7 +521,7 @@ impl Client {
     pub(crate) fn respond_owned(&mut self, seq: u32, bytes: Vec<u8>, pool: &mut ChunkPool) -> bool {
         if !self.is_head(seq) && bytes.len() >= SEND_MOVE_MIN {
             self.early_len += to_u64(bytes.len());
-            *self.pending(seq) = Pending::Ready(bytes);
+            *self.pending_mut(seq) = Pending::Ready(bytes);
             return false;
         }
         if self.is_head(seq) && bytes.len() >= SEND_MOVE_MIN {
@@ -477,7 +543,7 @@ impl Client {
             return None;
         }
         self.out.cut_end(queued, pool);
-        *self.pending(seq) = Pending::Waiting;
+        *self.pending_mut(seq) = Pending::Waiting;
         Some(queued)
     }
 
@@ -486,7 +552,7 @@ impl Client {
         if !matches!(self.pending(seq), Pending::Partial(_)) {
             return 0;
         }
-        let Pending::Partial(held) = mem::replace(self.pending(seq), Pending::Waiting) else {
+        let Pending::Partial(held) = mem::replace(self.pending_mut(seq), Pending::Waiting) else {
             return 0;
         };
         self.early_len -= to_u64(held.len());
@@ -510,12 +576,19 @@ impl Client {
     }
 
     #[inline]
-    fn pop_head(&mut self) {
+    pub(crate) fn pop_head(&mut self) {
         self.order.pop_front();
         self.head_seq = self.head_seq.wrapping_add(1);
+        self.in_flight -= 1;
     }
 
+    /// Whether what is now at the head may have been answered already.
     #[inline]
+    pub(crate) fn is_head_answered(&self) -> bool {
+        !matches!(self.order.front(), None | Some(Pending::Waiting))
+            && !is_planted(Canary::ReleaseForgotten)
+    }
+
     fn park(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> Pending {
         self.early_len += to_u64(bytes.len());
         if bytes.len() >= SEND_MOVE_MIN {
@@ -551,7 +624,7 @@ impl Client {
 
     /// Passes on what has become due at the head of the order queue.
     #[inline(never)]
-    fn release(&mut self, pool: &mut ChunkPool) {
+    pub(crate) fn release(&mut self, pool: &mut ChunkPool) {
         while let Some(head) = self.order.front_mut() {
             match head {
                 Pending::Waiting | Pending::Streaming { .. } | Pending::Split(_) => break,
@@ -569,22 +642,44 @@ impl Client {
                     self.early_len -= to_u64(bytes.len());
                     self.out.push(bytes, pool);
                 }
-                Pending::Parked { start, len } => {
-                    let range = *start..*start + to_usize(*len);
-                    self.early_len -= u64::from(*len);
-                    self.parked_dead += range.len();
-                    self.out.append(&self.parked[range], pool);
-                    self.parked_live -= 1;
-                    if self.parked_live == 0 {
-                        self.parked_dead = 0;
-                        pool.give(mem::take(&mut self.parked));
-                    }
+                Pending::Parked { .. } => {
+                    self.release_parked(pool);
+                    continue;
                 }
             }
             self.pop_head();
         }
         if self.parked_dead > PARKED_DEAD_MAX.max(self.parked.len() / 2) {
             self.compact_parked();
+        }
+    }
+
+    /// Passes on what is parked at the head, up to the first that was not parked right behind the one
+    /// before it.
+    #[inline(always)]
+    fn release_parked(&mut self, pool: &mut ChunkPool) {
+        let (mut range, mut count) = (0..0, 0);
+        while let Some(&Pending::Parked { start, len }) = self.order.front() {
+            let end = start + to_usize(len);
+            if count == 0 {
+                range = start..end;
+            } else if start == range.end && end - range.start <= RUN_COPY_LEN_MAX {
+                range.end = end;
+            } else {
+                break;
+            }
+            self.order.pop_front();
+            count += 1;
+        }
+        self.head_seq = self.head_seq.wrapping_add(count);
+        self.in_flight -= count;
+        self.early_len -= to_u64(range.len());
+        self.parked_dead += range.len();
+        self.out.append(&self.parked[range], pool);
+        self.parked_live -= count;
+        if self.parked_live == 0 {
+            self.parked_dead = 0;
+            pool.give(mem::take(&mut self.parked));
         }
     }
 
@@ -633,6 +728,7 @@ impl Client {
         let bound = PARKED_DEAD_MAX.max(live);
         assert!(self.parked_dead <= bound, "what has left is forgotten");
         assert_eq!(to_u64(early + live), self.early_len);
-        assert!(to_u32(self.order.len()) <= CLIENT_IN_FLIGHT_MAX);
+        assert!(self.order.len() <= to_usize(self.in_flight));
+        assert!(self.in_flight <= CLIENT_IN_FLIGHT_MAX);
     }
 }

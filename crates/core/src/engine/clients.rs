@@ -176,7 +176,7 @@ impl Clients {
         let mut reply = mem::take(&mut shared.reply);
         shared.memory.held -= to_u64(self.splits.merge(split, &mut reply));
         shared.memory.held += to_u64(reply.len());
-        *client.pending(seq) = Pending::Waiting;
+        *client.pending_mut(seq) = Pending::Waiting;
         let flush = if reply.len() < crate::limits::SEND_MOVE_MIN {
             let flush = client.respond(seq, &reply, &mut shared.chunks);
             reply.clear();

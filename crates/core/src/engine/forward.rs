@@ -320,7 +320,7 @@ impl Upstream {
         let is_owed = !request.noreply || is_planted(Canary::NoreplyOwed);
         let origin = is_owed.then(|| Origin::Whole {
             client: id,
-            seq: client.push(Pending::Waiting),
+            seq: client.push_waiting(),
         });
         if request.noreply && pool.config.server_connections > 1 {
             client.note_noreply(conn.server, conn.stream_end());

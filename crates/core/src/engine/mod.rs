@@ -74,6 +74,7 @@ use fragments::Work;
 use pool::Pool;
 use rng::Rng;
 use roster::Seat;
+use runs::Plan;
 use shared::Shared;
 use upstream::Upstream;
 
@@ -90,6 +91,8 @@ pub struct Engine {
     scratch: Vec<u8>,
     /// Memory of the routing of one multi-key request, kept for the next.
     work: Work,
+    /// Memory of the routing of the ordinary requests of one read, kept for the next.
+    plan: Plan,
     rng: Rng,
     client_counts: ClientCounts,
     draining: bool,
@@ -124,6 +127,7 @@ impl Engine {
             shared: Shared::new(config.memory_limit, Arc::clone(&counters)),
             scratch: vec![0; SEND_LARGE_CHUNK_LEN],
             work: Work::default(),
+            plan: Plan::default(),
             rng: Rng::new(seed),
             client_counts: ClientCounts::new(config.pools.len()),
             draining: false,

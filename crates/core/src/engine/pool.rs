@@ -17,6 +17,8 @@ pub(crate) struct Pool {
     pub(crate) config: PoolConfig,
     /// Its servers are `first_server ..` in index order.
     pub(crate) first_server: u32,
+    /// Its keys are hashed whole with the default function, as those of most pools are.
+    hashes_plainly: bool,
     /// Replaced whole when a server is ejected or restored.
     ring: Ring,
     /// Of the topology in force; 0 is the configuration's.
@@ -27,9 +29,14 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(config: PoolConfig, first_server: u32, counters: Arc<PoolCounters>) -> Self {
         let ring = build(&config, |_| true);
+        let hashes_plainly = config.servers.len() > 1
+            && config.distribution != Distribution::Random
+            && config.hash_tag.is_none()
+            && config.hash == HashKind::Fnv1a64;
         Self {
             config,
             first_server,
+            hashes_plainly,
             ring,
             topology_version: 0,
             counters,
@@ -51,6 +58,16 @@ impl Pool {
     /// Position of the server that owns `key`; `None` if all are ejected.
     #[inline(always)]
     pub(crate) fn owner(&self, key: &[u8], rng: &mut Rng) -> Option<u32> {
+        if self.hashes_plainly {
+            self.ring.pick(HashKind::fnv1a_64(key))
+        } else {
+            self.owner_any(key, rng)
+        }
+    }
+
+    /// As [`Self::owner`], for any pool.
+    #[inline(never)]
+    fn owner_any(&self, key: &[u8], rng: &mut Rng) -> Option<u32> {
         self.pick(self.hash(key, rng))
     }
 

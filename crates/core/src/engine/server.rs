@@ -109,6 +109,27 @@ pub(crate) struct Outgoing {
     pub(crate) readonly: bool,
 }
 
+/// Requests of one run whose bytes and slots have been appended to a connection's queues.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Queued {
+    pub(crate) requests: u64,
+    pub(crate) len: u64,
+    /// Those that are owed a response.
+    pub(crate) slots: u64,
+    pub(crate) slots_len: u64,
+}
+
+/// Requests whose responses have come in one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished {
+    pub(crate) slots: usize,
+    pub(crate) slots_len: u64,
+    /// Those whose clients are gone.
+    pub(crate) unwanted: u64,
+    /// Bytes of the responses to the others.
+    pub(crate) response_len: u64,
+}
+
 /// The kernel took all up to `end` of a connection's stream.
 #[derive(Clone, Copy, Debug)]
 struct Write {
@@ -137,6 +158,8 @@ pub(crate) struct ServerConn {
     pub(crate) pipeline: VecDeque<Slot>,
     /// How many slots at the front of the pipeline are completely written.
     pub(crate) written: usize,
+    /// Bytes of the other slots, so that a write of everything need not look at each.
+    unwritten_len: u64,
     /// When the kernel took what, for the slots that are written: each is of the first write whose
     /// offset is not below its end.
     writes: VecDeque<Write>,
@@ -190,6 +213,7 @@ impl ServerConn {
             out: SendQueue::default(),
             pipeline: VecDeque::new(),
             written: 0,
+            unwritten_len: 0,
             writes: VecDeque::new(),
             expired: 0,
             sent: 0,
@@ -248,13 +272,24 @@ impl ServerConn {
         }
     }
 
+    /// Requests whose bytes and slots have just been appended.
+    #[inline]
+    pub(crate) fn count_queued(&mut self, queued: &Queued) {
+        self.unwritten_len += queued.slots_len;
+        self.counters.requests.add(queued.requests);
+        self.counters.request_bytes.add(queued.len);
+        self.counters.in_queue.add(queued.slots);
+        self.counters.in_queue_bytes.add(queued.slots_len);
+    }
+
     /// The slot of a request whose bytes have just been appended to `out`.
     #[inline]
     pub(crate) fn push_slot(&mut self, mut slot: Slot) {
         slot.end = self.stream_end();
         self.pipeline.push_back(slot);
+        self.unwritten_len += slot.len();
         self.counters.in_queue.add(1);
-        self.counters.in_queue_bytes.add(u64::from(slot.len));
+        self.counters.in_queue_bytes.add(slot.len());
     }
 
     /// Takes out the slot whose response has come.
@@ -270,6 +305,7 @@ impl ServerConn {
             self.counters.out_queue_bytes.sub(u64::from(slot.len));
         } else {
             // The server answered before it had the whole request.
+            self.unwritten_len -= slot.len();
             self.counters.in_queue.sub(1);
             self.counters.in_queue_bytes.sub(u64::from(slot.len));
         }
@@ -281,23 +317,16 @@ impl ServerConn {
         slot
     }
 
-    /// Takes out the first `count` slots, which are written, expect no longer, and hold `len` bytes:
-    /// their responses of `response_len` bytes in all have been passed on.
-    pub(crate) fn finish_run(
-        &mut self,
-        count: usize,
-        len: u64,
-        response_len: u64,
-        pool: &mut ChunkPool,
-    ) {
-        self.answered = self.pipeline[count - 1].end;
-        self.pipeline.drain(..count);
-        self.written -= count;
-        let count = to_u64(count);
-        self.counters.out_queue.sub(count);
-        self.counters.out_queue_bytes.sub(len);
-        self.counters.responses.add(count);
-        self.counters.response_bytes.add(response_len);
+    /// Takes out the first slots, which are written and have not expired: their responses have come.
+    pub(crate) fn finish_run(&mut self, done: &Finished, pool: &mut ChunkPool) {
+        self.answered = self.pipeline[done.slots - 1].end;
+        self.pipeline.drain(..done.slots);
+        self.written -= done.slots;
+        let slots = to_u64(done.slots);
+        self.counters.out_queue.sub(slots);
+        self.counters.out_queue_bytes.sub(done.slots_len);
+        self.counters.responses.add(slots - done.unwanted);
+        self.counters.response_bytes.add(done.response_len);
         if self.pipeline.is_empty() {
             self.rest(pool);
         }
@@ -328,6 +357,7 @@ impl ServerConn {
             return;
         }
         self.written += count;
+        self.unwritten_len -= bytes;
         self.note_write(now);
         let count = to_u64(count);
         self.counters.in_queue.sub(count);
@@ -338,6 +368,9 @@ impl ServerConn {
 
     /// How many slots became written since they were counted, and their bytes.
     fn newly_written(&self) -> (usize, u64) {
+        if self.out.is_empty() {
+            return (self.pipeline.len() - self.written, self.unwritten_len);
+        }
         let waiting = self.pipeline.range(self.written..);
         let written = waiting.take_while(|slot| slot.end <= self.sent);
         written.fold((0, 0), |(count, bytes), slot| {
@@ -476,6 +509,8 @@ impl ServerConn {
         self.kept.check_invariants();
         let mut before = self.answered;
         assert!(self.written <= self.pipeline.len());
+        let unwritten = self.pipeline.range(self.written..);
+        assert_eq!(self.unwritten_len, unwritten.map(Slot::len).sum::<u64>());
         assert!(self.expired <= self.pipeline.len());
         for (i, slot) in self.pipeline.iter().enumerate() {
             assert!(slot.start() >= before, "slots do not overlap");
@@ -570,6 +605,7 @@ impl ServerConn {
                 self.counters.out_queue.sub(1);
                 self.counters.out_queue_bytes.sub(u64::from(slot.len));
             } else {
+                self.unwritten_len -= slot.len();
                 self.counters.in_queue.sub(1);
                 self.counters.in_queue_bytes.sub(u64::from(slot.len));
             }
@@ -603,6 +639,7 @@ impl ServerConn {
                     kept.extend_from_slice(&unsent[from..copied]);
                 }
                 removed += u64::from(slot.len);
+                self.unwritten_len -= slot.len();
                 self.counters.in_queue.sub(1);
                 self.counters.in_queue_bytes.sub(u64::from(slot.len));
                 withdrawn.push(slot);

@@ -89,6 +89,12 @@ impl Memory {
         self.held > self.soft
     }
 
+    /// Bytes that may still come before it is short.
+    #[inline]
+    pub(crate) const fn left(&self) -> u64 {
+        self.soft.saturating_sub(self.held)
+    }
+
     #[inline]
     pub(crate) const fn is_exhausted(&self) -> bool {
         self.held > self.hard

@@ -317,6 +317,13 @@ impl Upstream {
         conn.out.len() > SERVER_OUTPUT_SOFT
     }
 
+    /// Whether requests of `len` bytes in all may surely be queued on a connection one after the other.
+    #[inline]
+    pub(crate) fn has_room(&self, id: ServerConnId, len: usize) -> bool {
+        let conn = self.conns.get(id).expect("the connection was just chosen");
+        conn.out.len() + to_u64(len) <= SERVER_OUTPUT_SOFT
+    }
+
     /// Whether so much waits on a connection that a client must wait too; if so it will be resumed.
     #[inline]
     pub(crate) fn stalls(&mut self, id: ServerConnId, client: ClientId) -> bool {

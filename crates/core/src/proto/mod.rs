@@ -248,6 +248,25 @@ impl RequestParser {
     }
 }
 
+impl RequestParser {
+    /// Parses whole requests of the commonest kinds, which have one key each, one after the other, until
+    /// `out` is full or another one begins. Returns how many, and their bytes.
+    ///
+    /// Says what [`Self::parse`] would say of each, and changes nothing.
+    #[inline]
+    pub fn parse_ordinary(
+        &mut self,
+        bytes: &[u8],
+        limits: &RequestLimits,
+        out: &mut [Request],
+    ) -> (usize, usize) {
+        match self {
+            Self::Redis(parser) => parser.parse_ordinary(bytes, limits, out),
+            Self::Memcache(parser) => parser.parse_ordinary(bytes, limits, out),
+        }
+    }
+}
+
 /// How far a response reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ResponseStep {
@@ -303,6 +322,17 @@ impl ResponseParser {
             },
             ResponseStep::Done,
         )
+    }
+
+    /// Measures whole responses one after the other, until `lens` is full, the bytes end, or one comes
+    /// that is not whole or, in redis, an error. Returns how many, and what [`Self::step`] said of that
+    /// one.
+    #[inline]
+    pub fn measure(&mut self, bytes: &[u8], lens: &mut [u32]) -> (usize, Option<ResponseStep>) {
+        match self {
+            Self::Redis(parser) => parser.measure(bytes, lens),
+            Self::Memcache(parser) => parser.measure(bytes, lens),
+        }
     }
 }
 

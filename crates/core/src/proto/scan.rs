@@ -76,15 +76,11 @@ pub fn short_header(kind: u8, line: &[u8]) -> Option<(u32, u32)> {
 #[must_use]
 pub fn likely_short_header(kind: u8, line: &[u8]) -> Option<(u32, u32)> {
     const ONE: u64 = u64::from_le_bytes(*b"\x000\r\n\0\0\0\0");
-    const TWO: u64 = u64::from_le_bytes(*b"\x0000\r\n\0\0\0");
     if let Some(head) = line.first_chunk() {
-        let head = u64::from_le_bytes(*head) ^ u64::from(kind);
-        let two = head ^ TWO;
-        let (a, b) = (low_byte(two >> 8), low_byte(two >> 16));
-        if (two | two.wrapping_add(0x06_0600)) & 0xFF_FFF0_F0FF == 0 && a != 0 {
-            return Some((10 * a + b, 5));
+        if let Some(number) = two_digit_header(kind, line) {
+            return Some((number, 5));
         }
-        let one = head ^ ONE;
+        let one = u64::from_le_bytes(*head) ^ u64::from(kind) ^ ONE;
         if (one | one.wrapping_add(0x0600)) & 0xFFFF_F0FF == 0 {
             return Some((low_byte(one >> 8), 4));
         }
@@ -125,6 +121,18 @@ impl<T: Copy> Known<T> {
             None
         }
     }
+}
+
+/// As [`likely_short_header`], for two digits only: the commonest.
+#[inline(always)]
+#[must_use]
+pub fn two_digit_header(kind: u8, line: &[u8]) -> Option<u32> {
+    const TWO: u64 = u64::from_le_bytes(*b"\x0000\r\n\0\0\0");
+    let head = u64::from_le_bytes(*line.first_chunk()?);
+    let head = head ^ (TWO | u64::from(kind));
+    let (a, b) = (low_byte(head >> 8), low_byte(head >> 16));
+    let is_header = (head | head.wrapping_add(0x06_0600)) & 0xFF_FFF0_F0FF == 0 && a != 0;
+    is_header.then_some(10 * a + b)
 }
 
 #[inline(always)]

@@ -58,6 +58,17 @@ impl HashKind {
         self.hash_any(key)
     }
 
+    /// [`Self::Fnv1a64`], the default.
+    #[inline(always)]
+    pub(crate) fn fnv1a_64(key: &[u8]) -> u32 {
+        // compat: an empty key is 0 whatever the function.
+        if key.is_empty() {
+            0
+        } else {
+            fnv1a(key, FNV_64)
+        }
+    }
+
     /// Kept apart from the default, which nearly everybody uses.
     #[inline(never)]
     fn hash_any(self, key: &[u8]) -> u32 {

@@ -94,6 +94,28 @@ impl RequestParser {
         self.line(bytes, 0, limits)
     }
 
+    /// See [`crate::proto::RequestParser::parse_ordinary`].
+    pub fn parse_ordinary(
+        &self,
+        bytes: &[u8],
+        limits: &RequestLimits,
+        out: &mut [Request],
+    ) -> (usize, usize) {
+        let (mut at, mut count) = (0, 0);
+        if matches!(self.state, State::Line { searched: 0 }) {
+            for request in out {
+                let rest = &bytes[at..];
+                let Some(next) = plain_get(rest, limits).or_else(|| whole_set(rest, limits)) else {
+                    break;
+                };
+                at += to_usize(next.len);
+                count += 1;
+                *request = next;
+            }
+        }
+        (count, at)
+    }
+
     fn line(&mut self, bytes: &[u8], searched: usize, limits: &RequestLimits) -> Parse {
         if bytes.first() == Some(&BINARY_MAGIC) {
             return invalid(Invalid::Binary, 0, Then::Close);
@@ -314,6 +336,14 @@ fn plain_set(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
         readonly: false,
         route: Route::Key(key),
     })
+}
+
+/// As [`plain_set`], with its data block.
+#[inline]
+fn whole_set(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
+    let request = plain_set(bytes, limits)?;
+    let frame = bytes.get(..to_usize(request.len))?;
+    frame.ends_with(CRLF).then_some(request)
 }
 
 #[inline]

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use memchr::memchr;
 
-use super::words::{Words, low_end, short_number};
+use super::words::{Words, low_end, short_number, word_end};
 use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
 use crate::num::{to_u32, to_usize};
 use crate::proto::ResponseStep;
@@ -37,7 +37,19 @@ enum State {
 
 impl ResponseParser {
     /// See [`crate::proto::ResponseParser::step`].
+    #[inline]
     pub fn step(&mut self, bytes: &[u8]) -> ResponseStep {
+        if matches!(self.state, State::First)
+            && self.searched == 0
+            && let Some(len) = whole_hit(bytes)
+        {
+            return ResponseStep::Done(len);
+        }
+        self.step_any(bytes)
+    }
+
+    /// As [`Self::step`], for responses of any kind.
+    fn step_any(&mut self, bytes: &[u8]) -> ResponseStep {
         let mut at = 0;
         loop {
             let rest = &bytes[at..];
@@ -134,6 +146,25 @@ impl ResponseParser {
         }
     }
 
+    /// See [`crate::proto::ResponseParser::measure`].
+    pub fn measure(&mut self, bytes: &[u8], lens: &mut [u32]) -> (usize, Option<ResponseStep>) {
+        let (mut at, mut count) = (0, 0);
+        for place in lens {
+            if at == bytes.len() {
+                break;
+            }
+            match self.step(&bytes[at..]) {
+                ResponseStep::Done(len) => {
+                    *place = to_u32(len);
+                    at += len;
+                    count += 1;
+                }
+                other => return (count, Some(other)),
+            }
+        }
+        (count, None)
+    }
+
     /// The length of the first line of `rest` and what it says; `None` if it is not whole.
     #[inline]
     fn line(&mut self, rest: &[u8]) -> Result<Option<(usize, Meaning)>, NoResponse> {
@@ -226,6 +257,19 @@ pub(super) fn value_block_len(bytes: &[u8]) -> Option<usize> {
     (bytes.get(data_end..block_end)? == CRLF).then_some(block_end)
 }
 
+/// The length of the response that `bytes` begin with, if it is one plain value, whole.
+#[inline(always)]
+fn whole_hit(bytes: &[u8]) -> Option<usize> {
+    if !bytes.starts_with(VALUE) {
+        return None;
+    }
+    let key_end = word_end(bytes, VALUE.len());
+    let (line_len, data_len) = short_value_line_end(bytes, key_end)?;
+    let end = line_len + to_usize(data_len);
+    let after = bytes.get(end..end + HIT_END.len())?;
+    (after == HIT_END && key_end > VALUE.len()).then_some(end + HIT_END.len())
+}
+
 /// The lengths of a `VALUE` line and of its data, if the line is whole and written as memcached
 /// answers `get`; any other is left to [`value_data_len`].
 #[inline]
@@ -281,6 +325,8 @@ fn value_data_len(line: &[u8]) -> Option<u32> {
 
 const VALUE: &[u8] = b"VALUE ";
 pub(super) const END: &[u8] = b"END\r\n";
+/// What follows the data of the only value of a response.
+const HIT_END: &[u8] = b"\r\nEND\r\n";
 const CRLF: &[u8] = b"\r\n";
 
 #[cfg(test)]

@@ -3,42 +3,94 @@
 //! Nothing here decides anything. What is recognised is exactly what the general path would have
 //! read; the split law proves it, because bytes that come one by one never get here.
 
-use super::commands::{GET, SET};
-use crate::num::to_usize;
+use super::commands;
+use crate::num::{to_u32, to_usize};
 use crate::proto::{Request, Route, Span, scan};
 
 /// The number of words and the length of the first.
 const TWO_WORDS: u64 = u64::from_le_bytes(*b"*2\r\n$3\r\n");
 const THREE_WORDS: u64 = u64::from_le_bytes(*b"*3\r\n$3\r\n");
-const GET_CR: u32 = u32::from_le_bytes(*b"get\r");
-const SET_CR: u32 = u32::from_le_bytes(*b"set\r");
+/// From the length of the first word on.
+const GET: u64 = u64::from_le_bytes(*b"3\r\nget\r\n");
+const SET: u64 = u64::from_le_bytes(*b"3\r\nset\r\n");
 /// Bit 5 of the three letters: blind to their case, and nothing else becomes one of them.
-const LOWER: u32 = 0x0020_2020;
+const LOWER: u64 = u64::from_le_bytes(*b"\0\0\0   \0\0");
 /// `*2`, `$3`, `GET` and their line ends.
-const NAME_END: u32 = 13;
+const NAME_END: usize = 13;
+/// As far as the header of the key may reach.
+const HEAD_LEN: usize = NAME_END + 8;
 
 /// The request at the front of `bytes`, if it is one of the two, whole, with short headers, and no
 /// longer than `len_max`. `None` says nothing.
 #[inline(always)]
 pub(super) fn recognise(bytes: &[u8], len_max: u32) -> Option<Request> {
-    let (head, rest) = bytes.split_first_chunk::<8>()?;
-    let (name, rest) = rest.split_first_chunk::<4>()?;
-    let name = u32::from_le_bytes(*name) | LOWER;
-    if rest.first() != Some(&b'\n') {
-        return None;
+    let (words, name) = head(bytes)?;
+    if words == TWO_WORDS && name == GET {
+        let key = word(bytes, NAME_END)?;
+        return request(commands::GET, true, key, key.end + 2, len_max);
     }
-    let (command, readonly, key, end) = match (u64::from_le_bytes(*head), name) {
-        (TWO_WORDS, GET_CR) => {
-            let key = word(bytes, NAME_END)?;
-            (GET, true, key, key.end)
-        }
-        (THREE_WORDS, SET_CR) => {
-            let key = word(bytes, NAME_END)?;
-            (SET, false, key, word(bytes, key.end + 2)?.end)
-        }
-        _ => return None,
-    };
-    let len = end + 2;
+    if words == THREE_WORDS && name == SET {
+        return set(bytes, len_max);
+    }
+    None
+}
+
+/// The requests at the front of `bytes`, as far as [`recognise`] knows them and `out` has room; how
+/// many, and their bytes.
+#[inline(never)]
+pub(super) fn recognise_many(bytes: &[u8], len_max: u32, out: &mut [Request]) -> (usize, usize) {
+    let (mut at, mut count) = (0, 0);
+    for place in out {
+        let rest = &bytes[at..];
+        let Some((words, name)) = head(rest) else {
+            break;
+        };
+        let found = if words == TWO_WORDS
+            && name == GET
+            && let Some(key) = short_word(rest, NAME_END)
+        {
+            request(commands::GET, true, key, key.end + 2, len_max)
+        } else {
+            recognise_apart(rest, len_max)
+        };
+        let Some(found) = found else {
+            break;
+        };
+        at += to_usize(found.len);
+        count += 1;
+        *place = found;
+    }
+    (count, at)
+}
+
+/// Apart, so that it costs the loop above no register.
+#[inline(never)]
+fn recognise_apart(bytes: &[u8], len_max: u32) -> Option<Request> {
+    recognise(bytes, len_max)
+}
+
+#[inline(always)]
+fn set(bytes: &[u8], len_max: u32) -> Option<Request> {
+    let key = word(bytes, NAME_END)?;
+    let end = word(bytes, to_usize(key.end) + 2)?.end + 2;
+    request(commands::SET, false, key, end, len_max)
+}
+
+/// The number of words, and what follows, in lower case.
+#[inline(always)]
+fn head(bytes: &[u8]) -> Option<(u64, u64)> {
+    let head = bytes.first_chunk::<HEAD_LEN>()?;
+    let (words, _) = head.split_first_chunk::<8>()?;
+    let (_, name) = head.split_last_chunk::<16>()?;
+    let (name, _) = name.split_first_chunk::<8>()?;
+    Some((
+        u64::from_le_bytes(*words),
+        u64::from_le_bytes(*name) | LOWER,
+    ))
+}
+
+#[inline(always)]
+fn request(command: u16, readonly: bool, key: Span, len: u32, len_max: u32) -> Option<Request> {
     (len <= len_max).then_some(Request {
         len,
         command,
@@ -50,20 +102,40 @@ pub(super) fn recognise(bytes: &[u8], len_max: u32) -> Option<Request> {
 
 /// The word whose header begins at `at`, if it and its line end are there.
 #[inline(always)]
-fn word(bytes: &[u8], at: u32) -> Option<Span> {
-    let (len, header_len) = scan::likely_short_header(b'$', bytes.get(to_usize(at)..)?)?;
-    let start = at + header_len;
-    let end = start + len;
-    let after = bytes.get(to_usize(end)..)?.first_chunk::<2>()?;
-    (after == b"\r\n").then_some(Span { start, end })
+fn word(bytes: &[u8], at: usize) -> Option<Span> {
+    spanned(
+        bytes,
+        at,
+        scan::likely_short_header(b'$', bytes.get(at..)?)?,
+    )
 }
 
-const _: () = assert!(to_usize(NAME_END) == b"*2\r\n$3\r\nGET\r\n".len());
+/// As [`word`], for a word of ten to 99 bytes.
+#[inline(always)]
+fn short_word(bytes: &[u8], at: usize) -> Option<Span> {
+    spanned(
+        bytes,
+        at,
+        (scan::two_digit_header(b'$', bytes.get(at..)?)?, 5),
+    )
+}
+
+#[inline(always)]
+fn spanned(bytes: &[u8], at: usize, (len, header_len): (u32, u32)) -> Option<Span> {
+    let start = at + to_usize(header_len);
+    let end = start + to_usize(len);
+    let after = bytes.get(end..end + 2)?;
+    (after == b"\r\n").then(|| Span {
+        start: to_u32(start),
+        end: to_u32(end),
+    })
+}
+
+const _: () = assert!(NAME_END == b"*2\r\n$3\r\nGET\r\n".len());
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::num::to_u32;
 
     #[test]
     fn only_the_two_commands_are_recognised_and_only_whole() {

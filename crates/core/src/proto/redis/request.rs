@@ -95,6 +95,24 @@ impl RequestParser {
         self.words == 0 && self.scanned == 0
     }
 
+    /// See [`crate::proto::RequestParser::parse_ordinary`].
+    #[inline]
+    pub fn parse_ordinary(
+        &mut self,
+        bytes: &[u8],
+        limits: &RequestLimits,
+        out: &mut [Request],
+    ) -> (usize, usize) {
+        if self.words > 0 {
+            return (0, 0);
+        }
+        let (count, len) = fast::recognise_many(bytes, limits.frame_len_max, out);
+        if count > 0 {
+            self.scanned = 0;
+        }
+        (count, len)
+    }
+
     /// As [`Self::parse_noting`], for requests of any kind.
     #[inline(never)]
     fn parse_any(&mut self, bytes: &[u8], limits: &RequestLimits, noted: Noted<'_>) -> Parse {

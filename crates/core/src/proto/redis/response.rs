@@ -52,6 +52,31 @@ impl ResponseParser {
         self.step_any(bytes)
     }
 
+    /// See [`crate::proto::ResponseParser::measure`].
+    #[inline(never)]
+    pub fn measure(&mut self, bytes: &[u8], lens: &mut [u32]) -> (usize, Option<ResponseStep>) {
+        let (mut at, mut count) = (0, 0);
+        let mut is_begun = self.elements > 0 || self.scanned > 0;
+        for place in lens {
+            let rest = &bytes[at..];
+            let len = if !is_begun && let Some(len) = whole_short_bulk(rest) {
+                len
+            } else if rest.is_empty() {
+                break;
+            } else {
+                is_begun = false;
+                match self.step_any(rest) {
+                    ResponseStep::Done(len) if rest[0] != b'-' => len,
+                    other => return (count, Some(other)),
+                }
+            };
+            *place = to_u32(len);
+            at += len;
+            count += 1;
+        }
+        (count, None)
+    }
+
     /// As [`Self::step`], for responses of any kind.
     #[inline(never)]
     fn step_any(&mut self, bytes: &[u8]) -> ResponseStep {
@@ -226,6 +251,13 @@ fn whole_bulk(bytes: &[u8]) -> Option<usize> {
 }
 
 const NIL: &[u8] = b"$-1\r\n";
+
+/// As [`whole_bulk`], for ten to 99 bytes.
+#[inline(always)]
+fn whole_short_bulk(bytes: &[u8]) -> Option<usize> {
+    let end = to_usize(scan::two_digit_header(b'$', bytes)?) + 5;
+    (bytes.get(end..end + 2)? == b"\r\n").then_some(end + 2)
+}
 
 enum Body {
     Ended(usize),

@@ -526,6 +526,20 @@ impl Client {
         self.in_flight -= 1;
     }
 
+    /// The sequence number of the head, if of no request more is known than that it waits.
+    #[inline]
+    pub(crate) fn waiting_head(&self) -> Option<u32> {
+        self.order.is_empty().then_some(self.head_seq)
+    }
+
+    /// Takes `count` requests from the head, where [`Self::waiting_head`] was seen.
+    #[inline]
+    pub(crate) fn pop_waiting(&mut self, count: u32) {
+        debug_assert!(self.order.is_empty() && count <= self.in_flight);
+        self.head_seq = self.head_seq.wrapping_add(count);
+        self.in_flight -= count;
+    }
+
     /// Whether what is now at the head may have been answered already.
     #[inline]
     pub(crate) fn is_head_answered(&self) -> bool {

@@ -146,6 +146,16 @@ impl Window {
         };
     }
 
+    /// So many small responses have come.
+    #[inline]
+    fn note_small(&mut self, count: u32) {
+        if *self != Self::default() {
+            for _ in 0..count.min(u16::BITS) {
+                self.note(0);
+            }
+        }
+    }
+
     #[inline]
     fn in_flight_max(self) -> u32 {
         if self == Self::default() {
@@ -580,6 +590,22 @@ impl Client {
         self.order.pop_front();
         self.head_seq = self.head_seq.wrapping_add(1);
         self.in_flight -= 1;
+    }
+
+    /// The sequence number of the head, if of no request more is known than that it waits.
+    #[inline]
+    pub(crate) fn waiting_head(&self) -> Option<u32> {
+        self.order.is_empty().then_some(self.head_seq)
+    }
+
+    /// Takes `count` requests from the head, where [`Self::waiting_head`] was seen; their responses are
+    /// small.
+    #[inline]
+    pub(crate) fn pop_waiting(&mut self, count: u32) {
+        debug_assert!(self.order.is_empty() && count <= self.in_flight);
+        self.window.note_small(count);
+        self.head_seq = self.head_seq.wrapping_add(count);
+        self.in_flight -= count;
     }
 
     /// Whether what is now at the head may have been answered already.

@@ -387,9 +387,9 @@ impl Reader<'_> {
         let mut lens = [0; RUN_LEN_MAX];
         let (count, left) = conn.parser.measure(&bytes[*at..], &mut lens[..whole]);
         if count > 0 {
-            let ahead = written.iter().zip(&lens[..count]);
             let waited = shared.now.since(written[0].queued_at);
             shared.gather.note_response(waited);
+            let ahead = (&written[..count], &lens[..count]);
             let (done, len) = pass_on(ahead, &bytes[*at..], self.clients, shared);
             *at += len;
             conn.finish_run(&done, &mut shared.chunks);
@@ -401,18 +401,16 @@ impl Reader<'_> {
 /// Gives responses in `bytes`, each with its slot and length, to their clients. Returns what that was,
 /// and their bytes.
 #[inline(never)]
-fn pass_on<'s>(
-    ahead: impl Iterator<Item = (&'s Slot, &'s u32)>,
+fn pass_on(
+    (ahead, lens): (&[Slot], &[u32]),
     bytes: &[u8],
     clients: &mut Clients,
     shared: &mut Shared,
 ) -> (Finished, usize) {
-    let (mut at, mut slots, mut slots_len, mut unwanted, mut gone_len) = (0, 0, 0, 0, 0);
+    let (mut at, mut unwanted, mut gone_len, mut index) = (0, 0, 0, 0);
     let mut group: Option<Group<'_>> = None;
-    for (slot, &len) in ahead {
+    while let (Some(slot), Some(&len)) = (ahead.get(index), lens.get(index)) {
         let len = to_usize(len);
-        slots += 1;
-        slots_len += slot.len();
         let Origin::Whole { client: id, seq } = slot.origin else {
             unreachable!("only whole responses are measured ahead")
         };
@@ -424,6 +422,7 @@ fn pass_on<'s>(
                 // Nobody's any more.
                 group = None;
                 at += len;
+                index += 1;
                 unwanted += 1;
                 gone_len += len;
                 continue;
@@ -438,15 +437,31 @@ fn pass_on<'s>(
             });
         }
         let of_client = group.as_mut().expect("it was just made");
+        if of_client.client.waiting_head() == Some(seq)
+            && ahead.get(index + 1).is_some_and(
+                |next| matches!(next.origin, Origin::Whole { client, .. } if client == id),
+            )
+        {
+            let (in_turn, in_turn_len) =
+                of_client.find_in_turn((&ahead[index..], &lens[index..]), at);
+            if in_turn > 1 {
+                of_client.client.pop_waiting(to_u32(in_turn));
+                of_client.has_output = true;
+                at += in_turn_len;
+                index += in_turn;
+                continue;
+            }
+        }
         of_client.add(bytes, at, len, seq, shared);
         at += len;
+        index += 1;
     }
     if let Some(group) = group {
         group.end(bytes, at, shared);
     }
     let done = Finished {
-        slots,
-        slots_len,
+        slots: index,
+        slots_len: ahead[..index].iter().map(Slot::len).sum(),
         unwanted,
         response_len: to_u64(at - gone_len),
     };
@@ -454,6 +469,30 @@ fn pass_on<'s>(
 }
 
 impl Group<'_> {
+    /// How many of the first slots are the client's next, each in its turn, with no other answer due
+    /// between them, and the bytes of their responses, which are copied at once.
+    #[inline(never)]
+    fn find_in_turn(&self, (slots, lens): (&[Slot], &[u32]), at: usize) -> (usize, usize) {
+        let (mut count, mut len) = (0, 0);
+        let Some(mut seq) = self.client.waiting_head().filter(|_| !self.are_early) else {
+            return (0, 0);
+        };
+        let len_max = RUN_COPY_LEN_MAX.saturating_sub(at - self.start);
+        for (slot, &more) in slots.iter().zip(lens) {
+            let expected = Origin::Whole {
+                client: self.id,
+                seq,
+            };
+            if slot.origin != expected || len + to_usize(more) > len_max {
+                break;
+            }
+            len += to_usize(more);
+            count += 1;
+            seq = seq.wrapping_add(1);
+        }
+        (count, len)
+    }
+
     /// The next response is the answer to `seq` and has `len` bytes, from `at` on.
     #[inline(always)]
     fn add(&mut self, bytes: &[u8], at: usize, len: usize, seq: u32, shared: &mut Shared) {

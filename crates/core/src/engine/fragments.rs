@@ -265,7 +265,8 @@ impl Work {
     fn group(&mut self, pool: &Pool, frame: &[u8], rng: &mut Rng) -> Option<()> {
         // All hashes first: they take long one by one, and the processor computes several at a time as long
         // as nothing is decided by them, which it would guess wrong half the time.
-        pool.hashes(frame, &self.parts, rng, &mut self.hashes);
+        let keys = self.parts.iter().map(|part| part.key.of(frame));
+        pool.hash_each(keys, rng, |hash| self.hashes.push(hash));
         let gap = to_u32(proto::part_end(pool.config.protocol).len());
         let mut parts = self.parts.iter().zip(&self.hashes);
         let (first, hash) = parts.next().expect("a request routed by keys has keys");

@@ -9,7 +9,6 @@ use crate::config::PoolConfig;
 use crate::counters::PoolCounters;
 use crate::ids::ServerIdx;
 use crate::num::{to_u32, to_usize};
-use crate::proto::Part;
 use crate::ring::{Distribution, HashKind, Ring, RingServer, tag};
 
 #[derive(Debug)]
@@ -85,18 +84,20 @@ impl Pool {
         }
     }
 
-    /// What the keys of `parts` are placed by, in order.
-    pub(crate) fn hashes(&self, frame: &[u8], parts: &[Part], rng: &mut Rng, out: &mut Vec<u32>) {
-        let keys = parts.iter().map(|part| part.key.of(frame));
-        let is_usual = self.config.servers.len() > 1
-            && self.config.distribution != Distribution::Random
-            && self.config.hash_tag.is_none()
-            && self.config.hash == HashKind::Fnv1a64;
-        if is_usual {
+    /// What each of `keys` is placed by, in order. Many at once cost less than one by one: no key's hash waits
+    /// for another's.
+    #[inline(always)]
+    pub(crate) fn hash_each<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k [u8]>,
+        rng: &mut Rng,
+        mut put: impl FnMut(u32),
+    ) {
+        if self.hashes_plainly {
             // The same, without looking at the configuration for each key.
-            out.extend(keys.map(|key| HashKind::Fnv1a64.hash(key)));
+            keys.for_each(|key| put(HashKind::fnv1a_64(key)));
         } else {
-            out.extend(keys.map(|key| self.hash(key, rng)));
+            keys.for_each(|key| put(self.hash(key, rng)));
         }
     }
 

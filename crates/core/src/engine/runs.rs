@@ -33,6 +33,8 @@ use crate::time::Micros;
 pub(super) struct Plan {
     /// As many as were parsed; what lies behind is of earlier plans, here as in all arrays.
     requests: [Request; RUN_LEN_MAX],
+    /// What their keys are placed by.
+    hashes: [u32; RUN_LEN_MAX],
     entries: [Entry; RUN_LEN_MAX],
     /// Per entry: the next one for the same server, or [`NONE`].
     next: [u32; RUN_LEN_MAX],
@@ -80,6 +82,7 @@ impl Default for Plan {
         let slot = Slot::new(Origin::Discarded, 0, false, Micros(0));
         Self {
             requests: [request; RUN_LEN_MAX],
+            hashes: [0; RUN_LEN_MAX],
             entries: [entry; RUN_LEN_MAX],
             next: [NONE; RUN_LEN_MAX],
             owners: Vec::new(),
@@ -150,15 +153,26 @@ impl Plan {
         pool: &Pool,
         rng: &mut Rng,
     ) -> usize {
+        let requests = &self.requests[..count];
+        let mut rest = &bytes[start..];
+        let keys = requests.iter().map_while(|request| {
+            let frame = rest.split_off(..to_usize(request.len))?;
+            match request.route {
+                Route::Key(key) => Some(key.of(frame)),
+                _ => None,
+            }
+        });
+        let mut hashes = self.hashes.iter_mut();
+        pool.hash_each(keys, rng, |hash| {
+            hashes.next().into_iter().for_each(|place| *place = hash);
+        });
+        let hashed = RUN_LEN_MAX - hashes.len();
         let first = to_u32(start);
         let (mut at, mut owed, mut planned) = (first, 0, 0);
         let places = (0..).zip(&mut self.entries);
-        for (request, (index, entry)) in self.requests[..count].iter().zip(places) {
-            let Route::Key(key) = request.route else {
-                break;
-            };
-            let key = &bytes[to_usize(at + key.start)..to_usize(at + key.end)];
-            let Some(position) = pool.owner(key, rng) else {
+        let requests = requests.iter().zip(&self.hashes[..hashed]);
+        for ((request, &hash), (index, entry)) in requests.zip(places) {
+            let Some(position) = pool.pick(hash) else {
                 break;
             };
             *entry = Entry {

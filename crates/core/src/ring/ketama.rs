@@ -2,22 +2,22 @@
 //!
 //! How many points a server has and where they lie is twemproxy's, rounding included. How the owner
 //! of a hash is found is ours: `cells` cuts the circle into 2 to 4 times as many equal parts as
-//! there are points. Most parts have no point in them and hence one owner, which the cell names; the
-//! others name the first candidate, and a scan of one or two points finds the owner.
+//! there are points. Each names the first point that may own a hash in it. Nearly always that or the next
+//! one does; which, no processor can guess, so the two are compared without a branch.
 //!
 //! ```text
 //! hash     [ top bits = c | rest ]
 //!                │
 //! cells    [ … | c | … ]
 //!                └───────────────────┐ the scan starts here, ends at the first value ≥ hash
-//! points   [ … | value < c << shift | value ≥ c << shift | … | sentinel ]
+//! points   [ … | value < c << shift | value ≥ c << shift | … | sentinel | sentinel ]
 //! ```
 //!
 //! Invariants:
-//! 1. `points` is empty, or sorted by value and ended by a sentinel of value `u32::MAX` that repeats
-//!    the first point's server. So every scan ends, and past the last point means the first one.
-//! 2. The first candidate of `cells[c]` is the first point whose value is not below `c << shift`; the
-//!    cell names its server instead if its value is not below the cell's last hash either.
+//! 1. `points` is empty, or sorted by value and ended by two sentinels of value `u32::MAX` that repeat
+//!    the first point's server. So every scan ends, past the last point means the first one, and every
+//!    candidate has a next one.
+//! 2. `cells[c]` is the index of the first point whose value is not below `c << shift`.
 //! 3. `cells` is empty if and only if `points` is.
 
 use alloc::vec::Vec;
@@ -26,20 +26,11 @@ use super::hash::md5_words;
 use super::{Point, RingServer, live};
 use crate::num::{to_u32, to_usize};
 
-/// One part of the circle.
-#[derive(Clone, Copy, Debug)]
-enum Cell {
-    /// Its only owner.
-    One(u32),
-    /// The index of the first point that may own a hash in it.
-    From(u32),
-}
-
 /// The circle twemproxy's source calls the continuum.
 #[derive(Clone, Debug)]
 pub(super) struct Ketama {
     points: Vec<Point>,
-    cells: Vec<Cell>,
+    cells: Vec<u32>,
     shift: u32,
 }
 
@@ -81,8 +72,8 @@ impl Ketama {
             value: u32::MAX,
             server: first.server,
         };
-        points.push(sentinel);
-        let shift = cell_shift(points.len());
+        let shift = cell_shift(points.len() + 1);
+        points.extend([sentinel; SENTINELS]);
         let cells = first_candidates(&points, shift);
         Self {
             points,
@@ -93,22 +84,24 @@ impl Ketama {
 
     #[inline]
     pub(super) fn pick(&self, hash: u32) -> Option<u32> {
-        let first = match *self.cells.get(to_usize(hash >> self.shift))? {
-            Cell::One(server) => return Some(server),
-            Cell::From(first) => first,
-        };
+        let first = *self.cells.get(to_usize(hash >> self.shift))?;
         let candidates = self.points.get(to_usize(first)..)?;
+        let likely: &[Point; 2] = candidates.first_chunk()?;
+        let owner = likely[usize::from(likely[0].value < hash)];
+        if owner.value >= hash {
+            return Some(owner.server);
+        }
         let owner = candidates.iter().find(|point| point.value >= hash)?;
         Some(owner.server)
     }
 
     pub(super) fn points(&self) -> &[Point] {
-        match self.points.split_last() {
-            Some((_sentinel, points)) => points,
-            None => &[],
-        }
+        &self.points[..self.points.len().saturating_sub(SENTINELS)]
     }
 }
+
+/// How many points at the end are none of a server's own.
+const SENTINELS: usize = 2;
 
 /// A hash shifted right by this is the number of its cell.
 fn cell_shift(point_count: usize) -> u32 {
@@ -116,19 +109,14 @@ fn cell_shift(point_count: usize) -> u32 {
     u32::BITS - cell_count.trailing_zeros()
 }
 
-fn first_candidates(points: &[Point], shift: u32) -> Vec<Cell> {
+fn first_candidates(points: &[Point], shift: u32) -> Vec<u32> {
     let last_cell = u32::MAX >> shift;
     let mut first = 0;
     let cells = (0..=last_cell).map(|cell| {
         let start = cell << shift;
         let below = |point: &&Point| point.value < start;
         first += points[first..].iter().take_while(below).count();
-        let candidate = points[first];
-        if candidate.value >= start | !(u32::MAX << shift) {
-            Cell::One(candidate.server)
-        } else {
-            Cell::From(to_u32(first))
-        }
+        to_u32(first)
     });
     cells.collect()
 }

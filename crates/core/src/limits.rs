@@ -123,10 +123,16 @@ pub const CLIENT_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     256 * 1024
 };
 
-/// A response at least this long is a large one. Of a client that gets such, no more requests are in flight
-/// than will bring about [`CLIENT_OUTPUT_SOFT`] bytes, at least one: the responses of others wait in line
-/// behind them on the same server connection.
+/// A response at least this long is a large one.
 pub const LARGE_RESPONSE_LEN: u64 = if cfg!(small_limits) { 250 } else { 16 * 1024 };
+
+/// Bytes of large responses, by the size of the last, that are in flight for one client: its next requests wait,
+/// but one always goes. The responses of others wait in line behind them on the same server connection.
+pub const LARGE_IN_FLIGHT_LEN: u64 = if cfg!(small_limits) {
+    1_000
+} else {
+    128 * 1024
+};
 
 /// Default of `client_output_limit` (hard limit): the client is closed, the rest of its replies
 /// discarded and counted. Above redis' largest value, so that every single reply can pass.

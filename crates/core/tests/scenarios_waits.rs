@@ -9,7 +9,9 @@ use support::{bulk, cmd, redis, with_timeout};
 use twemproxy_core::config::{Config, PoolConfig};
 use twemproxy_core::engine::{Closed, Notice};
 use twemproxy_core::ids::{ClientId, ServerConnId, ServerIdx};
-use twemproxy_core::limits::{CLIENT_OUTPUT_SOFT, GATHER_MAX, MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT};
+use twemproxy_core::limits::{
+    GATHER_MAX, LARGE_IN_FLIGHT_LEN, MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT,
+};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
 use twemproxy_testkit::hand::{Hand, OnConnect, pool};
@@ -336,8 +338,8 @@ fn requests_at(hand: &mut Hand, conn: ServerConnId) -> usize {
 #[cfg(not(small_limits))]
 #[test]
 fn of_a_client_with_large_responses_few_requests_are_in_flight() {
-    const LARGE: usize = 64 * 1024;
-    let at_once = usize::try_from(CLIENT_OUTPUT_SOFT).unwrap() / LARGE;
+    const LARGE: usize = 32 * 1024;
+    let at_once = usize::try_from(LARGE_IN_FLIGHT_LEN).unwrap() / LARGE;
     let value = "x".repeat(LARGE - 18);
     let large = format!("VALUE a 0 {}\r\n{value}\r\n", value.len()) + "END\r\n";
     let mut hand = Hand::new(pool(Protocol::Memcache, 1));

@@ -342,22 +342,22 @@ fn latencies() -> Vec<Cell> {
             "",
         ),
         open("open-90", "GETs at 90 % of nutcracker's capacity", 0.9, ""),
-        Cell {
+        open(
+            "beside-64k",
+            "GETs at a fifth of nutcracker's capacity while one client has 16 GETs of 64 KiB in flight all the time",
+            0.2,
+            "--beside-clients 1 --beside-depth 16 --beside-value-size 65536",
+        ),
+        reported(Cell {
             // With the small ones about half of what nutcracker can carry.
             beside_share: Some(0.03),
             ..open(
-                "beside-64k",
+                "beside-64k-paced",
                 "GETs at a fifth of nutcracker's capacity while one client pipelines 16 GETs of 64 KiB, at 3 % of it",
                 0.2,
                 "--beside-clients 1 --beside-depth 16 --beside-value-size 65536",
             )
-        },
-        reported(open(
-            "beside-64k-closed",
-            "GETs at a fifth of nutcracker's capacity while one client has 16 GETs of 64 KiB in flight all the time",
-            0.2,
-            "--beside-clients 1 --beside-depth 16 --beside-value-size 65536",
-        )),
+        }),
         reported(open(
             "beside-slow",
             "GETs at half of nutcracker's capacity while 10 clients pipeline 16 GETs of 64 KiB and read 1 MB/s each",

@@ -22,8 +22,8 @@ use crate::canary::{Canary, is_planted};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{
-    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, LARGE_RESPONSE_LEN,
-    PARKED_DEAD_MAX, RUN_COPY_LEN_MAX, SEND_MOVE_MIN,
+    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, LARGE_IN_FLIGHT_LEN,
+    LARGE_RESPONSE_LEN, PARKED_DEAD_MAX, RUN_COPY_LEN_MAX, SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
@@ -118,8 +118,8 @@ impl Resting {
 }
 
 /// How many requests of a client may be in flight. Many, as long as its responses are small; but large
-/// ones make everybody else's wait that share a server connection, and those still to come count as if
-/// they waited for the client already. How large they will be is guessed from the last ones.
+/// ones make everybody else's wait that share a server connection. How large they will be is guessed from
+/// the last ones.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Window {
     /// Of a response to come, in KiB; 0 unless they are large.
@@ -161,7 +161,7 @@ impl Window {
         if self == Self::default() {
             return CLIENT_IN_FLIGHT_MAX;
         }
-        let count = CLIENT_OUTPUT_SOFT / (u64::from(self.response_kib) * 1024);
+        let count = LARGE_IN_FLIGHT_LEN / (u64::from(self.response_kib) * 1024);
         u32::try_from(count)
             .unwrap_or(u32::MAX)
             .clamp(1, CLIENT_IN_FLIGHT_MAX)

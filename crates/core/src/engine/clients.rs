@@ -16,7 +16,7 @@ use crate::num::to_u64;
 
 #[derive(Debug)]
 pub(crate) struct Clients {
-    pub(crate) slab: Roster,
+    pub(crate) roster: Roster,
     pub(crate) splits: Splits,
     next_session: u64,
     session_step: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Clients {
 impl Default for Clients {
     fn default() -> Self {
         Self {
-            slab: Roster::default(),
+            roster: Roster::default(),
             splits: Splits::default(),
             next_session: 1,
             session_step: 1,
@@ -50,7 +50,7 @@ impl Clients {
     pub(crate) fn answer(&mut self, origin: Origin, bytes: &[u8], shared: &mut Shared) -> bool {
         match origin {
             Origin::Whole { client: id, seq } => {
-                let Some(client) = self.slab.get_mut(id) else {
+                let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
                 shared.memory.held += to_u64(bytes.len());
@@ -63,7 +63,7 @@ impl Clients {
                 seq,
                 fragment,
             } => {
-                let Some(client) = self.slab.get_mut(id) else {
+                let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
                 let Pending::Split(split) = *client.pending(seq) else {
@@ -81,7 +81,7 @@ impl Clients {
     /// A response, of `len` bytes in all, was the last part of an answer's.
     #[inline]
     pub(crate) fn note_response(&mut self, origin: Origin, len: u64) {
-        let client = origin.client().and_then(|id| self.slab.get_mut(id));
+        let client = origin.client().and_then(|id| self.roster.get_mut(id));
         if let Some(client) = client {
             client.note_response(len);
         }
@@ -98,7 +98,7 @@ impl Clients {
             Origin::Whole { client, .. } | Origin::Fragment { client, .. } => client,
             Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => return false,
         };
-        let Some(client) = self.slab.get_mut(id) else {
+        let Some(client) = self.roster.get_mut(id) else {
             return false;
         };
         shared.memory.held += to_u64(bytes.len());
@@ -128,7 +128,7 @@ impl Clients {
     pub(crate) fn fail(&mut self, origin: Origin, reply: &[u8], shared: &mut Shared) -> bool {
         match origin {
             Origin::Whole { client: id, seq } => {
-                let Some(client) = self.slab.get_mut(id) else {
+                let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
                 let Some(retracted) = client.retract(seq, &mut shared.chunks) else {
@@ -149,7 +149,7 @@ impl Clients {
                 seq,
                 fragment,
             } => {
-                let Some(client) = self.slab.get_mut(id) else {
+                let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
                 let Pending::Split(split) = *client.pending(seq) else {
@@ -166,7 +166,10 @@ impl Clients {
 
     /// A fragment of request `seq` is answered; with the last one the merged response is.
     fn fragment_done(&mut self, id: ClientId, seq: u32, shared: &mut Shared) {
-        let client = self.slab.get_mut(id).expect("the caller has just found it");
+        let client = self
+            .roster
+            .get_mut(id)
+            .expect("the caller has just found it");
         let Pending::Split(split) = *client.pending(seq) else {
             return;
         };
@@ -191,14 +194,14 @@ impl Clients {
     /// Whether a client on the list of dirty ones still has bytes to send.
     #[inline]
     pub(crate) fn wants_flush(&mut self, id: ClientId) -> bool {
-        let Some(client) = self.slab.get_mut(id) else {
+        let Some(client) = self.roster.get_mut(id) else {
             return false;
         };
         client.dirty = false;
         let has_some = !client.out.is_empty();
         if !has_some {
             // It was sent meanwhile, and nobody else looks after it.
-            self.slab.rest(id);
+            self.roster.rest(id);
         }
         has_some
     }
@@ -206,7 +209,7 @@ impl Clients {
     /// Bytes held for all clients.
     pub(crate) fn held(&self) -> u64 {
         let of_clients: u64 = self
-            .slab
+            .roster
             .working()
             .map(|(_, client)| client.output_len() + to_u64(client.recv.len()))
             .sum();
@@ -221,15 +224,15 @@ impl Clients {
             to_u64(client.recv.len()) + client.output_len() + in_splits.sum::<u64>()
         };
         let holders = self
-            .slab
+            .roster
             .working()
             .map(|(id, client)| (id, held_by(client)));
         holders.max_by_key(|&(_, held)| held)
     }
 
     pub(crate) fn check_invariants(&self) {
-        self.slab.check_invariants();
-        let clients = self.slab.working();
+        self.roster.check_invariants();
+        let clients = self.roster.working();
         assert_eq!(
             clients
                 .map(|(_, client)| client.splits().count())
@@ -241,7 +244,7 @@ impl Clients {
 
     /// Ids of all clients, to walk them while they change.
     pub(crate) fn ids(&self) -> Vec<ClientId> {
-        self.slab.ids()
+        self.roster.ids()
     }
 }
 

@@ -88,7 +88,7 @@ impl Engine {
         let origin = moved.slot.origin;
         let is_gone = origin
             .client()
-            .is_none_or(|client| self.clients.slab.get(client).is_none());
+            .is_none_or(|client| self.clients.roster.get(client).is_none());
         if moved.slot.readonly && is_gone {
             return;
         }
@@ -96,7 +96,7 @@ impl Engine {
         let pool = &self.pools[state.pool.index()];
         let bound = origin
             .client()
-            .and_then(|client| self.clients.slab.get_mut(client));
+            .and_then(|client| self.clients.roster.get_mut(client));
         let chosen = match bound {
             _ if state.health.is_ejected => None,
             Some(client) => self.upstream.choose(pool, server, client, &mut self.shared),

@@ -59,7 +59,7 @@ impl Engine {
         frame: Frame<'a>,
         request: &Request,
     ) -> Result<(), Stalled<'a>> {
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return Ok(());
         };
         let pool_idx = client.pool.index();
@@ -110,7 +110,7 @@ impl Engine {
     ) -> Result<(), Stalled<'a>> {
         let client = self
             .clients
-            .slab
+            .roster
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
@@ -129,7 +129,7 @@ impl Engine {
     fn broadcast_stalls(&mut self, id: ClientId) -> bool {
         let client = self
             .clients
-            .slab
+            .roster
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
@@ -147,7 +147,7 @@ impl Engine {
     fn broadcast(&mut self, id: ClientId, frame: &[u8], request: &Request, merge: Merge) {
         let client = self
             .clients
-            .slab
+            .roster
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
@@ -194,7 +194,7 @@ impl Engine {
     fn admit(&mut self, id: ClientId, request: &Request) -> bool {
         let client = self
             .clients
-            .slab
+            .roster
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
@@ -219,7 +219,7 @@ impl Engine {
     fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
         let client = self
             .clients
-            .slab
+            .roster
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
@@ -242,7 +242,7 @@ impl Engine {
         reply.clear();
         self.shared.reply = reply;
         if after == After::Close
-            && let Some(client) = self.clients.slab.get_mut(id)
+            && let Some(client) = self.clients.roster.get_mut(id)
         {
             client.phase = Phase::Closing { eof: true };
         }
@@ -255,7 +255,7 @@ impl Engine {
         }
         let client = self
             .clients
-            .slab
+            .roster
             .get(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];

@@ -91,7 +91,7 @@ impl Engine {
     ) -> bool {
         let client = self
             .clients
-            .slab
+            .roster
             .get(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
@@ -122,7 +122,7 @@ impl Engine {
             .find(|other| other.owner != first.owner);
         let client = self
             .clients
-            .slab
+            .roster
             .get(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
@@ -166,7 +166,7 @@ impl Engine {
         }
         let client = self
             .clients
-            .slab
+            .roster
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];
@@ -218,7 +218,7 @@ impl Engine {
     fn plan_fragments(&mut self, id: ClientId, work: &mut Work) -> Result<(), ()> {
         let client = self
             .clients
-            .slab
+            .roster
             .get_mut(id)
             .expect("the caller has just found it");
         let pool = &self.pools[client.pool.index()];

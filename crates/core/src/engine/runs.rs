@@ -275,7 +275,7 @@ impl Engine {
         bytes: &[u8],
         at: &mut usize,
     ) -> Option<Parse> {
-        let client = self.clients.slab.get_mut(id)?;
+        let client = self.clients.roster.get_mut(id)?;
         let pool = &self.pools[client.pool.index()];
         if client.limits.unauthenticated && !is_planted(Canary::StrangerAdmitted) {
             return Some(client.parser.parse_noting(
@@ -432,7 +432,7 @@ fn pass_on(
             if let Some(group) = group {
                 group.end(bytes, at, shared);
             }
-            let Some(client) = clients.slab.get_mut(id) else {
+            let Some(client) = clients.roster.get_mut(id) else {
                 // Nobody's any more.
                 group = None;
                 at += len;

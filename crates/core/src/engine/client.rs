@@ -17,13 +17,14 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::split::SplitId;
+use super::window::Window;
 use crate::buf::{ChunkPool, ChunkSize, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::limits::{
-    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, LARGE_IN_FLIGHT_LEN,
-    LARGE_RESPONSE_LEN, PARKED_DEAD_MAX, RUN_COPY_LEN_MAX, SEND_MOVE_MIN,
+    CLIENT_IN_FLIGHT_MAX, CLIENT_OUTPUT_SOFT, FREE_ORDER_LEN_MAX, PARKED_DEAD_MAX,
+    RUN_COPY_LEN_MAX, SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::redis::local::Session;
@@ -114,57 +115,6 @@ impl Resting {
             bindings: None,
             window: Window::default(),
         }
-    }
-}
-
-/// How many requests of a client may be in flight. Many, as long as its responses are small; but large
-/// ones make everybody else's wait that share a server connection. How large they will be is guessed from
-/// the last ones.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-struct Window {
-    /// Of a response to come, in KiB; 0 unless they are large.
-    response_kib: u16,
-}
-
-impl Window {
-    /// A response of `len` bytes has come.
-    #[inline]
-    fn note(&mut self, len: u64) {
-        if len >= LARGE_RESPONSE_LEN || *self != Self::default() {
-            self.note_large(len);
-        }
-    }
-
-    /// The guess follows at once to a larger response, and by halves to smaller ones.
-    #[cold]
-    fn note_large(&mut self, len: u64) {
-        let guess = len.max(u64::from(self.response_kib) * 512);
-        self.response_kib = if guess >= LARGE_RESPONSE_LEN {
-            u16::try_from(guess / 1024).unwrap_or(u16::MAX).max(1)
-        } else {
-            0
-        };
-    }
-
-    /// So many small responses have come.
-    #[inline]
-    fn note_small(&mut self, count: u32) {
-        if *self != Self::default() {
-            for _ in 0..count.min(u16::BITS) {
-                self.note(0);
-            }
-        }
-    }
-
-    #[inline]
-    fn in_flight_max(self) -> u32 {
-        if self == Self::default() {
-            return CLIENT_IN_FLIGHT_MAX;
-        }
-        let count = LARGE_IN_FLIGHT_LEN / (u64::from(self.response_kib) * 1024);
-        u32::try_from(count)
-            .unwrap_or(u32::MAX)
-            .clamp(1, CLIENT_IN_FLIGHT_MAX)
     }
 }
 

@@ -52,6 +52,7 @@ mod shared;
 mod slab;
 mod split;
 mod upstream;
+mod window;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;

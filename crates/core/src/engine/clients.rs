@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::action::Doom;
-use super::client::{Client, Pause, Pending};
+use super::client::{Client, Pause};
+use super::order::Pending;
 use super::roster::Roster;
 use super::server::Origin;
 use super::shared::Shared;
@@ -66,7 +67,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let Pending::Split(split) = *client.pending(seq) else {
+                let Pending::Split(split) = *client.order.pending(seq) else {
                     unreachable!("a fragment's request is split until the last fragment came")
                 };
                 shared.memory.held += to_u64(bytes.len());
@@ -108,7 +109,7 @@ impl Clients {
                 answered(id, client, flush, shared);
             }
             Origin::Fragment { seq, fragment, .. } => {
-                let Pending::Split(split) = *client.pending(seq) else {
+                let Pending::Split(split) = *client.order.pending(seq) else {
                     unreachable!("a fragment's request is split until the last fragment came")
                 };
                 let held = self.splits.extend(split, fragment, bytes);
@@ -137,7 +138,7 @@ impl Clients {
                 };
                 shared.memory.held -= retracted;
                 if !is_planted(Canary::HalfReplyKept) {
-                    shared.memory.held -= client.forget_partial(seq);
+                    shared.memory.held -= client.order.forget_partial(seq);
                 }
                 shared.memory.held += to_u64(reply.len());
                 let flush = client.respond(seq, reply, &mut shared.chunks);
@@ -152,7 +153,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let Pending::Split(split) = *client.pending(seq) else {
+                let Pending::Split(split) = *client.order.pending(seq) else {
                     unreachable!("a fragment's request is split until the last fragment came")
                 };
                 shared.memory.held -= to_u64(self.splits.replace(split, fragment, reply));
@@ -170,7 +171,7 @@ impl Clients {
             .roster
             .get_mut(id)
             .expect("the caller has just found it");
-        let Pending::Split(split) = *client.pending(seq) else {
+        let Pending::Split(split) = *client.order.pending(seq) else {
             return;
         };
         if !self.splits.finish_fragment(split) {
@@ -179,7 +180,7 @@ impl Clients {
         let mut reply = mem::take(&mut shared.reply);
         shared.memory.held -= to_u64(self.splits.merge(split, &mut reply));
         shared.memory.held += to_u64(reply.len());
-        *client.pending_mut(seq) = Pending::Waiting;
+        *client.order.pending_mut(seq) = Pending::Waiting;
         let flush = if reply.len() < crate::limits::SEND_MOVE_MIN {
             let flush = client.respond(seq, &reply, &mut shared.chunks);
             reply.clear();
@@ -220,7 +221,10 @@ impl Clients {
     /// how much that is.
     pub(crate) fn largest_holder(&self) -> Option<(ClientId, u64)> {
         let held_by = |client: &Client| {
-            let in_splits = client.splits().map(|split| self.splits.held_by(split));
+            let in_splits = client
+                .order
+                .splits()
+                .map(|split| self.splits.held_by(split));
             to_u64(client.recv.len()) + client.output_len() + in_splits.sum::<u64>()
         };
         let holders = self
@@ -235,7 +239,7 @@ impl Clients {
         let clients = self.roster.working();
         assert_eq!(
             clients
-                .map(|(_, client)| client.splits().count())
+                .map(|(_, client)| client.order.splits().count())
                 .sum::<usize>(),
             self.splits.len(),
             "each split belongs to one client"

@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::Engine;
-use super::client::{Client, Pause, Pending, Phase};
+use super::client::{Client, Pause, Phase};
 use super::closed::Closed;
 use super::fragments::fragment_idx;
+use super::order::Pending;
 use super::pool::Pool;
 use super::server::{Origin, Outgoing};
 use super::shared::Shared;
@@ -154,7 +155,7 @@ impl Engine {
         let seq = (!request.noreply).then(|| {
             let counts = (0..pool.config.servers.len()).map(|_| 0);
             let split = self.clients.splits.open(merge, [], counts);
-            client.push(Pending::Split(split))
+            client.order.push(Pending::Split(split))
         });
         let mut down = Vec::new();
         for (index, server) in pool.servers().enumerate() {
@@ -320,7 +321,7 @@ impl Upstream {
         let is_owed = !request.noreply || is_planted(Canary::NoreplyOwed);
         let origin = is_owed.then(|| Origin::Whole {
             client: id,
-            seq: client.push_waiting(),
+            seq: client.order.push_waiting(),
         });
         if request.noreply && pool.config.server_connections > 1 {
             client.note_noreply(conn.server, conn.stream_end());

@@ -8,9 +8,10 @@
 use alloc::vec::Vec;
 
 use super::Engine;
-use super::client::{Pause, Pending};
+use super::client::Pause;
 use super::closed::Closed;
 use super::forward::{Frame, Stalled};
+use super::order::Pending;
 use super::pool::Pool;
 use super::rng::Rng;
 use super::server::{Origin, Outgoing};
@@ -192,7 +193,7 @@ impl Engine {
             let keys = work.fragments.iter().map(|plan| plan.keys);
             Pending::Split(self.clients.splits.open(merge, work.runs(), keys))
         };
-        let seq = client.push(pending);
+        let seq = client.order.push(pending);
         for (index, plan) in work.fragments.iter().enumerate() {
             if let Some(conn) = plan.conn {
                 let outgoing = Outgoing {

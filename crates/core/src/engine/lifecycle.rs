@@ -179,7 +179,7 @@ impl Engine {
     fn forget_work(&mut self, mut client: Box<Client>) {
         self.shared.memory.held -= client.output_len() + to_u64(client.recv.len());
         if !is_planted(Canary::SplitsLeaked) {
-            for split in client.take_splits() {
+            for split in client.order.take_splits() {
                 self.shared.memory.held -= to_u64(self.clients.splits.close(split));
             }
         }

@@ -40,6 +40,7 @@ mod health;
 mod kept;
 mod lifecycle;
 mod memory;
+mod order;
 mod owner;
 mod parse;
 mod pool;

@@ -14,7 +14,7 @@ use super::forward::{Frame, Stalled};
 use super::order::Pending;
 use super::pool::Pool;
 use super::rng::Rng;
-use super::server::{Origin, Outgoing};
+use super::slot::{Origin, Outgoing};
 use super::split::FragmentIdx;
 use crate::buf::{ChunkPool, SendQueue, append_piece};
 use crate::canary::{Canary, is_planted};

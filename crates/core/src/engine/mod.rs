@@ -51,6 +51,7 @@ mod runs;
 mod server;
 mod shared;
 mod slab;
+mod slot;
 mod split;
 mod upstream;
 mod window;

@@ -14,7 +14,7 @@ use core::mem;
 
 use super::client::Client;
 use super::kept::Kept;
-use super::split::FragmentIdx;
+use super::slot::{Finished, Moved, Origin, Outgoing, Queued, Slot};
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::counters::ServerCounters;
@@ -22,113 +22,6 @@ use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::num::{to_u64, to_usize};
 use crate::proto::{Protocol, ResponseParser};
 use crate::time::{Micros, Span};
-
-/// Whose a response is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Origin {
-    /// The whole answer to a client's request.
-    Whole { client: ClientId, seq: u32 },
-    /// A part of the answer to a client's request.
-    Fragment {
-        client: ClientId,
-        seq: u32,
-        fragment: FragmentIdx,
-    },
-    /// Nobody's any more: the client was answered when the request expired.
-    Discarded,
-    /// Ours: AUTH on a new connection.
-    Auth,
-    /// Ours: SELECT on a new connection.
-    Select,
-    /// Ours: asks an ejected server whether it is well.
-    Probe,
-}
-
-impl Origin {
-    /// The client that waits for the response.
-    pub(crate) const fn client(self) -> Option<ClientId> {
-        match self {
-            Self::Whole { client, .. } | Self::Fragment { client, .. } => Some(client),
-            Self::Discarded | Self::Auth | Self::Select | Self::Probe => None,
-        }
-    }
-}
-
-/// One request on a server connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    pub(crate) origin: Origin,
-    /// When the request was queued; its deadline is a pool's time-out later.
-    pub(crate) queued_at: Micros,
-    /// Offset one past its last byte.
-    pub(crate) end: u64,
-    pub(crate) len: u32,
-    /// It was already moved here from a connection that closed.
-    pub(crate) moved: bool,
-    /// It changes nothing: it may be sent a second time.
-    pub(crate) readonly: bool,
-}
-
-impl Slot {
-    /// A request that is queued now and sent for the first time.
-    #[inline]
-    pub(crate) const fn new(origin: Origin, len: u32, readonly: bool, now: Micros) -> Self {
-        Self {
-            origin,
-            queued_at: now,
-            end: 0,
-            len,
-            moved: false,
-            readonly,
-        }
-    }
-
-    /// Bytes of the request.
-    #[inline]
-    pub(crate) fn len(&self) -> u64 {
-        u64::from(self.len)
-    }
-
-    /// Whether it is the proxy's own request and no client's.
-    pub(crate) const fn is_ours(&self) -> bool {
-        matches!(self.origin, Origin::Auth | Origin::Select | Origin::Probe)
-    }
-
-    /// Offset of its first byte.
-    pub(crate) fn start(&self) -> u64 {
-        self.end - u64::from(self.len)
-    }
-}
-
-/// A request whose bytes have been appended to a connection's queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Outgoing {
-    /// `None` if no response will come.
-    pub(crate) origin: Option<Origin>,
-    pub(crate) len: u32,
-    pub(crate) readonly: bool,
-}
-
-/// Requests of one run whose bytes and slots have been appended to a connection's queues.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Queued {
-    pub(crate) requests: u64,
-    pub(crate) len: u64,
-    /// Those that are owed a response.
-    pub(crate) slots: u64,
-    pub(crate) slots_len: u64,
-}
-
-/// Requests whose responses have come in one run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Finished {
-    pub(crate) slots: usize,
-    pub(crate) slots_len: u64,
-    /// Those whose clients are gone.
-    pub(crate) unwanted: u64,
-    /// Bytes of the responses to the others.
-    pub(crate) response_len: u64,
-}
 
 /// The kernel took all up to `end` of a connection's stream.
 #[derive(Clone, Copy, Debug)]
@@ -503,73 +396,6 @@ impl ServerConn {
         slot.start() < self.sent
     }
 
-    /// Panics if the connection contradicts itself.
-    pub(crate) fn check_invariants(&self) {
-        self.out.check_invariants();
-        self.kept.check_invariants();
-        let mut before = self.answered;
-        assert!(self.written <= self.pipeline.len());
-        let unwritten = self.pipeline.range(self.written..);
-        assert_eq!(self.unwritten_len, unwritten.map(Slot::len).sum::<u64>());
-        assert!(self.expired <= self.pipeline.len());
-        for (i, slot) in self.pipeline.iter().enumerate() {
-            assert!(slot.start() >= before, "slots do not overlap");
-            assert_eq!(
-                i < self.written,
-                slot.end <= self.sent,
-                "written is what was sent"
-            );
-            before = slot.end;
-        }
-        assert!(before <= self.stream_end());
-        assert!(
-            self.dirty || self.stuck_since.is_some() == (self.sendable() > 0),
-            "patience lasts exactly as long as bytes wait"
-        );
-    }
-}
-
-/// What this engine knows of one server's health; the count of failures is the owner's.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    /// It has failed: its next healthy response is to be reported.
-    pub(crate) is_watched: bool,
-    /// It is ejected.
-    pub(crate) is_ejected: bool,
-    /// The connection of the probe under way.
-    pub(crate) probe: Option<ServerConnId>,
-}
-
-/// Attempts to connect that failed.
-#[derive(Debug, Default)]
-pub(crate) struct Backoff {
-    /// In a row.
-    pub(crate) failures: u32,
-    /// No new attempt before.
-    pub(crate) until: Micros,
-    /// What the clients that waited for the last attempt were told.
-    pub(crate) reply: Vec<u8>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Server {
-    pub(crate) pool: PoolIdx,
-    pub(crate) conns: Vec<ServerConnId>,
-    pub(crate) health: Health,
-    /// It is ejected and keeps its keys: they get an answer at once.
-    pub(crate) is_down: bool,
-    pub(crate) backoff: Backoff,
-    pub(crate) counters: Arc<ServerCounters>,
-}
-
-/// A request taken out of a connection that closed, to be queued on another.
-#[derive(Debug)]
-pub(crate) struct Moved {
-    pub(crate) slot: Slot,
-    pub(crate) bytes: Vec<u8>,
-}
-
-impl ServerConn {
     /// Takes out, from a connection that is over, the requests that may be sent on another one: those
     /// of which the kernel took nothing and, if `written_too`, those that change nothing, as far as
     /// their bytes are kept and no byte of their response has come. Each only once. Noreply requests
@@ -655,4 +481,62 @@ impl ServerConn {
         }
         withdrawn
     }
+
+    /// Panics if the connection contradicts itself.
+    pub(crate) fn check_invariants(&self) {
+        self.out.check_invariants();
+        self.kept.check_invariants();
+        let mut before = self.answered;
+        assert!(self.written <= self.pipeline.len());
+        let unwritten = self.pipeline.range(self.written..);
+        assert_eq!(self.unwritten_len, unwritten.map(Slot::len).sum::<u64>());
+        assert!(self.expired <= self.pipeline.len());
+        for (i, slot) in self.pipeline.iter().enumerate() {
+            assert!(slot.start() >= before, "slots do not overlap");
+            assert_eq!(
+                i < self.written,
+                slot.end <= self.sent,
+                "written is what was sent"
+            );
+            before = slot.end;
+        }
+        assert!(before <= self.stream_end());
+        assert!(
+            self.dirty || self.stuck_since.is_some() == (self.sendable() > 0),
+            "patience lasts exactly as long as bytes wait"
+        );
+    }
+}
+
+/// What this engine knows of one server's health; the count of failures is the owner's.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// It has failed: its next healthy response is to be reported.
+    pub(crate) is_watched: bool,
+    /// It is ejected.
+    pub(crate) is_ejected: bool,
+    /// The connection of the probe under way.
+    pub(crate) probe: Option<ServerConnId>,
+}
+
+/// Attempts to connect that failed.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    /// In a row.
+    pub(crate) failures: u32,
+    /// No new attempt before.
+    pub(crate) until: Micros,
+    /// What the clients that waited for the last attempt were told.
+    pub(crate) reply: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) pool: PoolIdx,
+    pub(crate) conns: Vec<ServerConnId>,
+    pub(crate) health: Health,
+    /// It is ejected and keeps its keys: they get an answer at once.
+    pub(crate) is_down: bool,
+    pub(crate) backoff: Backoff,
+    pub(crate) counters: Arc<ServerCounters>,
 }

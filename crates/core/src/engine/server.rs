@@ -193,14 +193,10 @@ impl ServerConn {
             .pop_front()
             .expect("a response is parsed only for a slot");
         if self.written > 0 {
-            self.written -= 1;
-            self.counters.out_queue.sub(1);
-            self.counters.out_queue_bytes.sub(u64::from(slot.len));
+            self.uncount_written(&slot);
         } else {
             // The server answered before it had the whole request.
-            self.unwritten_len -= slot.len();
-            self.counters.in_queue.sub(1);
-            self.counters.in_queue_bytes.sub(u64::from(slot.len));
+            self.uncount_unwritten(&slot);
         }
         self.expired = self.expired.saturating_sub(1);
         if self.expired == 0 {
@@ -208,6 +204,22 @@ impl ServerConn {
         }
         self.answered = slot.end;
         slot
+    }
+
+    /// A slot that was completely written is no longer in the pipeline.
+    #[inline]
+    fn uncount_written(&mut self, slot: &Slot) {
+        self.written -= 1;
+        self.counters.out_queue.sub(1);
+        self.counters.out_queue_bytes.sub(slot.len());
+    }
+
+    /// A slot that was not is no longer in the pipeline.
+    #[inline]
+    fn uncount_unwritten(&mut self, slot: &Slot) {
+        self.unwritten_len -= slot.len();
+        self.counters.in_queue.sub(1);
+        self.counters.in_queue_bytes.sub(slot.len());
     }
 
     /// Takes out the first slots, which are written and have not expired: their responses have come.
@@ -427,13 +439,9 @@ impl ServerConn {
                 continue;
             }
             if slot.end <= sent {
-                self.written -= 1;
-                self.counters.out_queue.sub(1);
-                self.counters.out_queue_bytes.sub(u64::from(slot.len));
+                self.uncount_written(&slot);
             } else {
-                self.unwritten_len -= slot.len();
-                self.counters.in_queue.sub(1);
-                self.counters.in_queue_bytes.sub(u64::from(slot.len));
+                self.uncount_unwritten(&slot);
             }
             let from = usize::try_from(slot.start() - tail_start).expect("kept bytes fit memory");
             let bytes = tail[from..from + to_usize(slot.len)].to_vec();
@@ -465,9 +473,7 @@ impl ServerConn {
                     kept.extend_from_slice(&unsent[from..copied]);
                 }
                 removed += u64::from(slot.len);
-                self.unwritten_len -= slot.len();
-                self.counters.in_queue.sub(1);
-                self.counters.in_queue_bytes.sub(u64::from(slot.len));
+                self.uncount_unwritten(&slot);
                 withdrawn.push(slot);
             } else {
                 slot.end -= removed;

@@ -167,10 +167,7 @@ impl Clients {
 
     /// A fragment of request `seq` is answered; with the last one the merged response is.
     fn fragment_done(&mut self, id: ClientId, seq: u32, shared: &mut Shared) {
-        let client = self
-            .roster
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.roster.found_mut(id);
         let Pending::Split(split) = *client.order.pending(seq) else {
             return;
         };

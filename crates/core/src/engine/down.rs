@@ -106,11 +106,7 @@ impl Engine {
             self.fail_one(server, origin, reply);
             return;
         };
-        let conn = self
-            .upstream
-            .conns
-            .get_mut(conn_id)
-            .expect("it was just chosen");
+        let conn = self.upstream.chosen_mut(conn_id);
         self.shared.memory.held += u64::from(moved.slot.len);
         conn.out.push(moved.bytes, &mut self.shared.chunks);
         let behind = conn.pipeline.back();

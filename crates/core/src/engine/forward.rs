@@ -109,11 +109,7 @@ impl Engine {
         frame: Frame<'a>,
         request: &Request,
     ) -> Result<(), Stalled<'a>> {
-        let client = self
-            .clients
-            .roster
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let Some(owner) = owner else {
             // compat: with all servers ejected the words are those of a refused connection.
@@ -128,11 +124,7 @@ impl Engine {
     /// Whether a client must wait with a request to every server of its pool, because too much waits
     /// for one of them already.
     fn broadcast_stalls(&mut self, id: ClientId) -> bool {
-        let client = self
-            .clients
-            .roster
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         for server in pool.servers() {
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
@@ -146,11 +138,7 @@ impl Engine {
 
     /// Sends a request unchanged to every server of the pool.
     fn broadcast(&mut self, id: ClientId, frame: &[u8], request: &Request, merge: Merge) {
-        let client = self
-            .clients
-            .roster
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
             let counts = (0..pool.config.servers.len()).map(|_| 0);
@@ -168,11 +156,7 @@ impl Engine {
                 down.extend(origin.map(|origin| (server, origin)));
                 continue;
             };
-            let conn = self
-                .upstream
-                .conns
-                .get_mut(conn_id)
-                .expect("it was just chosen");
+            let conn = self.upstream.chosen_mut(conn_id);
             conn.out.append(frame, &mut self.shared.chunks);
             if request.noreply {
                 client.note_noreply(server, conn.stream_end());
@@ -193,11 +177,7 @@ impl Engine {
 
     /// Whether a client that has not authenticated may send this; if not, it was told.
     fn admit(&mut self, id: ClientId, request: &Request) -> bool {
-        let client = self
-            .clients
-            .roster
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         if pool.config.protocol == Protocol::Memcache {
             return true;
@@ -218,11 +198,7 @@ impl Engine {
 
     /// Answers a request that needs no server.
     fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
-        let client = self
-            .clients
-            .roster
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let mut reply = mem::take(&mut self.shared.reply);
         let after = match pool.config.protocol {
@@ -254,11 +230,7 @@ impl Engine {
         if request.noreply {
             return;
         }
-        let client = self
-            .clients
-            .roster
-            .get(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found(id);
         let pool = &self.pools[client.pool.index()];
         pool.counters.forward_error.add(1);
         let mut reply = mem::take(&mut self.shared.reply);
@@ -313,10 +285,7 @@ impl Upstream {
         append: impl FnOnce(&mut SendQueue, &mut ChunkPool),
     ) {
         let Sender { id, client, pool } = from;
-        let conn = self
-            .conns
-            .get_mut(conn_id)
-            .expect("the connection was just chosen");
+        let conn = self.chosen_mut(conn_id);
         append(&mut conn.out, &mut shared.chunks);
         let is_owed = !request.noreply || is_planted(Canary::NoreplyOwed);
         let origin = is_owed.then(|| Origin::Whole {

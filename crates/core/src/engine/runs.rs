@@ -344,11 +344,7 @@ impl Engine {
         for place in 0..plan.owners.len() {
             let owner = plan.owners[place];
             let conn_id = owner.conn.expect("it was just chosen");
-            let conn = self
-                .upstream
-                .conns
-                .get_mut(conn_id)
-                .expect("it was just chosen");
+            let conn = self.upstream.chosen_mut(conn_id);
             let origin = (id, first_seq);
             if plan.send(owner.first, bytes, origin, conn, shared)
                 && pool.config.server_connections > 1

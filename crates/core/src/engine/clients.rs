@@ -67,9 +67,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let Pending::Split(split) = *client.order.pending(seq) else {
-                    unreachable!("a fragment's request is split until the last fragment came")
-                };
+                let split = client.order.split(seq);
                 shared.memory.held += to_u64(bytes.len());
                 self.splits.finish(split, fragment, bytes, &shared.marks);
                 self.fragment_done(id, seq, shared);
@@ -109,9 +107,7 @@ impl Clients {
                 answered(id, client, flush, shared);
             }
             Origin::Fragment { seq, fragment, .. } => {
-                let Pending::Split(split) = *client.order.pending(seq) else {
-                    unreachable!("a fragment's request is split until the last fragment came")
-                };
+                let split = client.order.split(seq);
                 let held = self.splits.extend(split, fragment, bytes);
                 if to_u64(held) > client.output_limit {
                     shared.outbox.doomed.push((id, Doom::Limit));
@@ -153,9 +149,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let Pending::Split(split) = *client.order.pending(seq) else {
-                    unreachable!("a fragment's request is split until the last fragment came")
-                };
+                let split = client.order.split(seq);
                 shared.memory.held -= to_u64(self.splits.replace(split, fragment, reply));
                 shared.memory.held += to_u64(reply.len());
                 self.fragment_done(id, seq, shared);

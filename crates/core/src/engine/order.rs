@@ -133,6 +133,15 @@ impl Order {
             .unwrap_or(&Pending::Waiting)
     }
 
+    /// The parts of the request `seq`, of which a fragment is in flight.
+    #[inline]
+    pub(crate) fn split(&self, seq: u32) -> SplitId {
+        let Pending::Split(split) = *self.pending(seq) else {
+            unreachable!("a fragment's request is split until the last fragment came")
+        };
+        split
+    }
+
     /// As [`Self::pending`], to be changed.
     #[inline]
     pub(crate) fn pending_mut(&mut self, seq: u32) -> &mut Pending {

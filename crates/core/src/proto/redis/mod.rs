@@ -8,6 +8,7 @@
 //! | `words` | the words of a complete request |
 //! | `keys` | which words of a request are keys |
 //! | [`request`], [`inline`] | where a request ends |
+//! | `fast`, `many` | the commonest whole requests: where they end and what they are |
 //! | `classify` | what a complete request is, and where it goes |
 //! | `invalid` | redis' words for what is wrong with a request |
 //! | [`response`] | where a response ends |

@@ -4,8 +4,9 @@
 //! ends in `CRLF`. What does not begin with `*` is an inline command, a line of words.
 //!
 //! Invariants:
-//! 1. No byte is looked at twice: `at` only grows within a frame, and the search for the end of an
-//!    unfinished line goes on at `scanned`.
+//! 1. No byte is looked at twice, but those of a frame's first piece, which are tried in `fast` and `many`
+//!    before: `at` only grows within a frame, and the search for the end of an unfinished line goes on at
+//!    `scanned`.
 //! 2. Nothing is forwarded that a server could read in another way. Redis skips the byte after a
 //!    header's `CR` and the two bytes after a word without a look; here they must be `LF` and
 //!    `CRLF`, so that servers that do look agree with us, and so that a length that is wrong by a

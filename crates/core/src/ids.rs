@@ -36,7 +36,7 @@ impl ServerIdx {
 /// One accepted connection of a client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClientId {
-    /// Slot in the engine's client slab; the shell may use it for a slab of its own.
+    /// Slot in the engine's roster of clients; the shell may use it for a slab of its own.
     pub index: u32,
     /// How often the slot was taken before; 31 bits are significant.
     pub generation: u32,

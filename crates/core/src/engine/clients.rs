@@ -4,10 +4,11 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::action::Doom;
-use super::client::{Client, Pause, Pending};
+use super::client::{Client, Pause};
+use super::order::Pending;
 use super::roster::Roster;
-use super::server::Origin;
 use super::shared::Shared;
+use super::slot::Origin;
 use super::split::Splits;
 use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
@@ -16,7 +17,7 @@ use crate::num::to_u64;
 
 #[derive(Debug)]
 pub(crate) struct Clients {
-    pub(crate) slab: Roster,
+    pub(crate) roster: Roster,
     pub(crate) splits: Splits,
     next_session: u64,
     session_step: u64,
@@ -25,7 +26,7 @@ pub(crate) struct Clients {
 impl Default for Clients {
     fn default() -> Self {
         Self {
-            slab: Roster::default(),
+            roster: Roster::default(),
             splits: Splits::default(),
             next_session: 1,
             session_step: 1,
@@ -50,7 +51,7 @@ impl Clients {
     pub(crate) fn answer(&mut self, origin: Origin, bytes: &[u8], shared: &mut Shared) -> bool {
         match origin {
             Origin::Whole { client: id, seq } => {
-                let Some(client) = self.slab.get_mut(id) else {
+                let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
                 shared.memory.held += to_u64(bytes.len());
@@ -63,12 +64,10 @@ impl Clients {
                 seq,
                 fragment,
             } => {
-                let Some(client) = self.slab.get_mut(id) else {
+                let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let Pending::Split(split) = *client.pending(seq) else {
-                    unreachable!("a fragment's request is split until the last fragment came")
-                };
+                let split = client.order.split(seq);
                 shared.memory.held += to_u64(bytes.len());
                 self.splits.finish(split, fragment, bytes, &shared.marks);
                 self.fragment_done(id, seq, shared);
@@ -81,7 +80,7 @@ impl Clients {
     /// A response, of `len` bytes in all, was the last part of an answer's.
     #[inline]
     pub(crate) fn note_response(&mut self, origin: Origin, len: u64) {
-        let client = origin.client().and_then(|id| self.slab.get_mut(id));
+        let client = origin.client().and_then(|id| self.roster.get_mut(id));
         if let Some(client) = client {
             client.note_response(len);
         }
@@ -98,7 +97,7 @@ impl Clients {
             Origin::Whole { client, .. } | Origin::Fragment { client, .. } => client,
             Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => return false,
         };
-        let Some(client) = self.slab.get_mut(id) else {
+        let Some(client) = self.roster.get_mut(id) else {
             return false;
         };
         shared.memory.held += to_u64(bytes.len());
@@ -108,9 +107,7 @@ impl Clients {
                 answered(id, client, flush, shared);
             }
             Origin::Fragment { seq, fragment, .. } => {
-                let Pending::Split(split) = *client.pending(seq) else {
-                    unreachable!("a fragment's request is split until the last fragment came")
-                };
+                let split = client.order.split(seq);
                 let held = self.splits.extend(split, fragment, bytes);
                 if to_u64(held) > client.output_limit {
                     shared.outbox.doomed.push((id, Doom::Limit));
@@ -128,7 +125,7 @@ impl Clients {
     pub(crate) fn fail(&mut self, origin: Origin, reply: &[u8], shared: &mut Shared) -> bool {
         match origin {
             Origin::Whole { client: id, seq } => {
-                let Some(client) = self.slab.get_mut(id) else {
+                let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
                 let Some(retracted) = client.retract(seq, &mut shared.chunks) else {
@@ -137,7 +134,7 @@ impl Clients {
                 };
                 shared.memory.held -= retracted;
                 if !is_planted(Canary::HalfReplyKept) {
-                    shared.memory.held -= client.forget_partial(seq);
+                    shared.memory.held -= client.order.forget_partial(seq);
                 }
                 shared.memory.held += to_u64(reply.len());
                 let flush = client.respond(seq, reply, &mut shared.chunks);
@@ -149,12 +146,10 @@ impl Clients {
                 seq,
                 fragment,
             } => {
-                let Some(client) = self.slab.get_mut(id) else {
+                let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let Pending::Split(split) = *client.pending(seq) else {
-                    unreachable!("a fragment's request is split until the last fragment came")
-                };
+                let split = client.order.split(seq);
                 shared.memory.held -= to_u64(self.splits.replace(split, fragment, reply));
                 shared.memory.held += to_u64(reply.len());
                 self.fragment_done(id, seq, shared);
@@ -166,8 +161,8 @@ impl Clients {
 
     /// A fragment of request `seq` is answered; with the last one the merged response is.
     fn fragment_done(&mut self, id: ClientId, seq: u32, shared: &mut Shared) {
-        let client = self.slab.get_mut(id).expect("the caller has just found it");
-        let Pending::Split(split) = *client.pending(seq) else {
+        let client = self.roster.found_mut(id);
+        let Pending::Split(split) = *client.order.pending(seq) else {
             return;
         };
         if !self.splits.finish_fragment(split) {
@@ -176,7 +171,7 @@ impl Clients {
         let mut reply = mem::take(&mut shared.reply);
         shared.memory.held -= to_u64(self.splits.merge(split, &mut reply));
         shared.memory.held += to_u64(reply.len());
-        *client.pending_mut(seq) = Pending::Waiting;
+        *client.order.pending_mut(seq) = Pending::Waiting;
         let flush = if reply.len() < crate::limits::SEND_MOVE_MIN {
             let flush = client.respond(seq, &reply, &mut shared.chunks);
             reply.clear();
@@ -191,14 +186,14 @@ impl Clients {
     /// Whether a client on the list of dirty ones still has bytes to send.
     #[inline]
     pub(crate) fn wants_flush(&mut self, id: ClientId) -> bool {
-        let Some(client) = self.slab.get_mut(id) else {
+        let Some(client) = self.roster.get_mut(id) else {
             return false;
         };
         client.dirty = false;
         let has_some = !client.out.is_empty();
         if !has_some {
             // It was sent meanwhile, and nobody else looks after it.
-            self.slab.rest(id);
+            self.roster.rest(id);
         }
         has_some
     }
@@ -206,7 +201,7 @@ impl Clients {
     /// Bytes held for all clients.
     pub(crate) fn held(&self) -> u64 {
         let of_clients: u64 = self
-            .slab
+            .roster
             .working()
             .map(|(_, client)| client.output_len() + to_u64(client.recv.len()))
             .sum();
@@ -217,22 +212,25 @@ impl Clients {
     /// how much that is.
     pub(crate) fn largest_holder(&self) -> Option<(ClientId, u64)> {
         let held_by = |client: &Client| {
-            let in_splits = client.splits().map(|split| self.splits.held_by(split));
+            let in_splits = client
+                .order
+                .splits()
+                .map(|split| self.splits.held_by(split));
             to_u64(client.recv.len()) + client.output_len() + in_splits.sum::<u64>()
         };
         let holders = self
-            .slab
+            .roster
             .working()
             .map(|(id, client)| (id, held_by(client)));
         holders.max_by_key(|&(_, held)| held)
     }
 
     pub(crate) fn check_invariants(&self) {
-        self.slab.check_invariants();
-        let clients = self.slab.working();
+        self.roster.check_invariants();
+        let clients = self.roster.working();
         assert_eq!(
             clients
-                .map(|(_, client)| client.splits().count())
+                .map(|(_, client)| client.order.splits().count())
                 .sum::<usize>(),
             self.splits.len(),
             "each split belongs to one client"
@@ -241,7 +239,7 @@ impl Clients {
 
     /// Ids of all clients, to walk them while they change.
     pub(crate) fn ids(&self) -> Vec<ClientId> {
-        self.slab.ids()
+        self.roster.ids()
     }
 }
 

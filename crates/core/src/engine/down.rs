@@ -7,8 +7,8 @@ use super::clients::answered;
 use super::closed::Closed;
 use super::forward::Sender;
 use super::pool::Pool;
-use super::server::{Moved, Origin, Slot};
 use super::shared::Shared;
+use super::slot::{Moved, Origin, Slot};
 use super::upstream::Upstream;
 use crate::config::EjectPolicy;
 use crate::ids::ServerIdx;
@@ -88,7 +88,7 @@ impl Engine {
         let origin = moved.slot.origin;
         let is_gone = origin
             .client()
-            .is_none_or(|client| self.clients.slab.get(client).is_none());
+            .is_none_or(|client| self.clients.roster.get(client).is_none());
         if moved.slot.readonly && is_gone {
             return;
         }
@@ -96,7 +96,7 @@ impl Engine {
         let pool = &self.pools[state.pool.index()];
         let bound = origin
             .client()
-            .and_then(|client| self.clients.slab.get_mut(client));
+            .and_then(|client| self.clients.roster.get_mut(client));
         let chosen = match bound {
             _ if state.health.is_ejected => None,
             Some(client) => self.upstream.choose(pool, server, client, &mut self.shared),
@@ -106,11 +106,7 @@ impl Engine {
             self.fail_one(server, origin, reply);
             return;
         };
-        let conn = self
-            .upstream
-            .conns
-            .get_mut(conn_id)
-            .expect("it was just chosen");
+        let conn = self.upstream.chosen_mut(conn_id);
         self.shared.memory.held += u64::from(moved.slot.len);
         conn.out.push(moved.bytes, &mut self.shared.chunks);
         let behind = conn.pipeline.back();

@@ -10,7 +10,8 @@ use super::Engine;
 use super::action::{Action, Notice};
 use super::closed::Closed;
 use super::deadlines::Alarm;
-use super::server::{ConnPhase, Origin};
+use super::server::ConnPhase;
+use super::slot::Origin;
 use super::upstream::wake_stalled;
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, ServerConnId};
@@ -35,7 +36,7 @@ impl Engine {
         // Once more: a queue gives back a part of its room at a time.
         self.shared.is_bulky = of_queues > 0;
         self.shared.released += of_queues;
-        self.clients.slab.tidy();
+        self.clients.roster.tidy();
         self.shared.chunks.tidy();
         self.shared.is_tidying = false;
     }
@@ -46,7 +47,7 @@ impl Engine {
         if !self.shared.is_tidying
             && (self.shared.chunks.is_untidy()
                 || self.shared.outbox.is_untidy()
-                || self.clients.slab.is_untidy()
+                || self.clients.roster.is_untidy()
                 || self.shared.is_bulky)
         {
             self.shared.is_tidying = true;
@@ -57,7 +58,7 @@ impl Engine {
 
     /// Forgets the alarms of what is gone, if there are many.
     pub(super) fn forget_dead_alarms(&mut self) {
-        let (conns, clients) = (&self.upstream.conns, &self.clients.slab);
+        let (conns, clients) = (&self.upstream.conns, &self.clients.roster);
         let live_count = conns.len() + clients.len();
         self.shared
             .deadlines
@@ -178,7 +179,7 @@ impl Engine {
     /// Closes a client that has been idle for as long as its pool allows.
     fn check_idle(&mut self, id: ClientId) {
         let now = self.shared.now;
-        let Some((pool, idle_since)) = self.clients.slab.idle_since(id) else {
+        let Some((pool, idle_since)) = self.clients.roster.idle_since(id) else {
             return;
         };
         let Some(limit) = self.pools[pool.index()].config.client_idle_timeout else {

@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::Engine;
-use super::client::{Client, Pause, Pending, Phase};
+use super::client::{Client, Pause, Phase};
 use super::closed::Closed;
 use super::fragments::fragment_idx;
+use super::order::Pending;
 use super::pool::Pool;
-use super::server::{Origin, Outgoing};
 use super::shared::Shared;
+use super::slot::{Origin, Outgoing};
 use super::upstream::Upstream;
 use crate::buf::{ChunkPool, Segment, SendQueue};
 use crate::canary::{Canary, is_planted};
@@ -59,7 +60,7 @@ impl Engine {
         frame: Frame<'a>,
         request: &Request,
     ) -> Result<(), Stalled<'a>> {
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return Ok(());
         };
         let pool_idx = client.pool.index();
@@ -108,11 +109,7 @@ impl Engine {
         frame: Frame<'a>,
         request: &Request,
     ) -> Result<(), Stalled<'a>> {
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let Some(owner) = owner else {
             // compat: with all servers ejected the words are those of a refused connection.
@@ -127,11 +124,7 @@ impl Engine {
     /// Whether a client must wait with a request to every server of its pool, because too much waits
     /// for one of them already.
     fn broadcast_stalls(&mut self, id: ClientId) -> bool {
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         for server in pool.servers() {
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
@@ -145,16 +138,12 @@ impl Engine {
 
     /// Sends a request unchanged to every server of the pool.
     fn broadcast(&mut self, id: ClientId, frame: &[u8], request: &Request, merge: Merge) {
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
             let counts = (0..pool.config.servers.len()).map(|_| 0);
             let split = self.clients.splits.open(merge, [], counts);
-            client.push(Pending::Split(split))
+            client.order.push(Pending::Split(split))
         });
         let mut down = Vec::new();
         for (index, server) in pool.servers().enumerate() {
@@ -167,11 +156,7 @@ impl Engine {
                 down.extend(origin.map(|origin| (server, origin)));
                 continue;
             };
-            let conn = self
-                .upstream
-                .conns
-                .get_mut(conn_id)
-                .expect("it was just chosen");
+            let conn = self.upstream.chosen_mut(conn_id);
             conn.out.append(frame, &mut self.shared.chunks);
             if request.noreply {
                 client.note_noreply(server, conn.stream_end());
@@ -192,11 +177,7 @@ impl Engine {
 
     /// Whether a client that has not authenticated may send this; if not, it was told.
     fn admit(&mut self, id: ClientId, request: &Request) -> bool {
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         if pool.config.protocol == Protocol::Memcache {
             return true;
@@ -217,11 +198,7 @@ impl Engine {
 
     /// Answers a request that needs no server.
     fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let mut reply = mem::take(&mut self.shared.reply);
         let after = match pool.config.protocol {
@@ -242,7 +219,7 @@ impl Engine {
         reply.clear();
         self.shared.reply = reply;
         if after == After::Close
-            && let Some(client) = self.clients.slab.get_mut(id)
+            && let Some(client) = self.clients.roster.get_mut(id)
         {
             client.phase = Phase::Closing { eof: true };
         }
@@ -253,11 +230,7 @@ impl Engine {
         if request.noreply {
             return;
         }
-        let client = self
-            .clients
-            .slab
-            .get(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found(id);
         let pool = &self.pools[client.pool.index()];
         pool.counters.forward_error.add(1);
         let mut reply = mem::take(&mut self.shared.reply);
@@ -312,15 +285,12 @@ impl Upstream {
         append: impl FnOnce(&mut SendQueue, &mut ChunkPool),
     ) {
         let Sender { id, client, pool } = from;
-        let conn = self
-            .conns
-            .get_mut(conn_id)
-            .expect("the connection was just chosen");
+        let conn = self.chosen_mut(conn_id);
         append(&mut conn.out, &mut shared.chunks);
         let is_owed = !request.noreply || is_planted(Canary::NoreplyOwed);
         let origin = is_owed.then(|| Origin::Whole {
             client: id,
-            seq: client.push_waiting(),
+            seq: client.order.push_waiting(),
         });
         if request.noreply && pool.config.server_connections > 1 {
             client.note_noreply(conn.server, conn.stream_end());

@@ -8,12 +8,13 @@
 use alloc::vec::Vec;
 
 use super::Engine;
-use super::client::{Pause, Pending};
+use super::client::Pause;
 use super::closed::Closed;
 use super::forward::{Frame, Stalled};
+use super::order::Pending;
 use super::pool::Pool;
 use super::rng::Rng;
-use super::server::{Origin, Outgoing};
+use super::slot::{Origin, Outgoing};
 use super::split::FragmentIdx;
 use crate::buf::{ChunkPool, SendQueue, append_piece};
 use crate::canary::{Canary, is_planted};
@@ -89,11 +90,7 @@ impl Engine {
         request: &Request,
         work: &mut Work,
     ) -> bool {
-        let client = self
-            .clients
-            .slab
-            .get(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found(id);
         let pool = &self.pools[client.pool.index()];
         let protocol = pool.config.protocol;
         if work.parts.is_empty() {
@@ -120,11 +117,7 @@ impl Engine {
             .stretches
             .iter()
             .find(|other| other.owner != first.owner);
-        let client = self
-            .clients
-            .slab
-            .get(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found(id);
         let pool = &self.pools[client.pool.index()];
         if let Some(other) = other
             && pool.config.cross_server_keys == CrossServerKeys::Error
@@ -164,11 +157,7 @@ impl Engine {
         if self.plan_fragments(id, work).is_err() {
             return Err(Stalled(frame));
         }
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let (protocol, timeout) = (pool.config.protocol, pool.config.timeout);
         let fragment_count = work.fragments.len();
@@ -177,8 +166,7 @@ impl Engine {
             .add(u64::from(to_u32(fragment_count)));
         for index in 0..fragment_count {
             if let Some(conn) = work.fragments[index].conn {
-                let conn = self.upstream.conns.get_mut(conn);
-                let out = &mut conn.expect("it was just chosen").out;
+                let out = &mut self.upstream.chosen_mut(conn).out;
                 let head = (protocol, frame.bytes(), request);
                 work.compose(index, head, out, &mut self.shared.chunks);
             }
@@ -192,7 +180,7 @@ impl Engine {
             let keys = work.fragments.iter().map(|plan| plan.keys);
             Pending::Split(self.clients.splits.open(merge, work.runs(), keys))
         };
-        let seq = client.push(pending);
+        let seq = client.order.push(pending);
         for (index, plan) in work.fragments.iter().enumerate() {
             if let Some(conn) = plan.conn {
                 let outgoing = Outgoing {
@@ -216,11 +204,7 @@ impl Engine {
     /// Makes each owner's parts a fragment, in server index order, and chooses its connection. Fails if
     /// the client must wait for one of them.
     fn plan_fragments(&mut self, id: ClientId, work: &mut Work) -> Result<(), ()> {
-        let client = self
-            .clients
-            .slab
-            .get_mut(id)
-            .expect("the caller has just found it");
+        let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         for (position, group) in (0..).zip(&mut work.groups) {
             if group.keys == 0 {

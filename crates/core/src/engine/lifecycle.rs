@@ -43,7 +43,7 @@ impl Engine {
         let session_id = self.clients.take_session_id();
         let now = self.shared.now;
         let client = Resting::new(pool_idx, session_id, now);
-        let id = self.clients.slab.insert(client);
+        let id = self.clients.roster.insert(client);
         if let Some(limit) = pool.config.client_idle_timeout {
             self.shared.deadlines.arm(now + limit, Alarm::Client(id));
         }
@@ -57,7 +57,7 @@ impl Engine {
 
     /// The client will send no more; what it is owed still leaves.
     pub(super) fn client_eof(&mut self, id: ClientId) {
-        let Some(client) = self.clients.slab.wake(id, &self.pools) else {
+        let Some(client) = self.clients.roster.wake(id, &self.pools) else {
             return;
         };
         if client.pause != Pause::No && !is_planted(Canary::EofDropsRequests) {
@@ -74,7 +74,7 @@ impl Engine {
 
     /// The kernel took `len` bytes of a client's responses.
     pub(super) fn sent_to_client(&mut self, id: ClientId, len: usize) {
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
         client.last_active = self.shared.now;
@@ -101,14 +101,14 @@ impl Engine {
     #[inline]
     pub(super) fn settle(&mut self, id: ClientId, phase: Phase) {
         match phase {
-            Phase::Open => self.clients.slab.rest(id),
+            Phase::Open => self.clients.roster.rest(id),
             Phase::Closing { .. } => self.close_if_settled(id),
         }
     }
 
     /// Closes a client that is to be closed and is owed nothing more.
     pub(super) fn close_if_settled(&mut self, id: ClientId) {
-        let Some(client) = self.clients.slab.get(id) else {
+        let Some(client) = self.clients.roster.get(id) else {
             return;
         };
         let Phase::Closing { eof } = client.phase else {
@@ -128,7 +128,7 @@ impl Engine {
         if doom == Doom::Memory && !self.shared.memory.is_exhausted() {
             return;
         }
-        if self.clients.slab.contains(id) {
+        if self.clients.roster.contains(id) {
             self.drop_client(id, End::Err);
             self.shared.outbox.notice(match doom {
                 Doom::Limit | Doom::Memory => Notice::ClientOutputLimit(id),
@@ -154,7 +154,7 @@ impl Engine {
     /// Forgets a client. Its requests stay where they are: they are executed and their responses
     /// discarded.
     pub(super) fn drop_client(&mut self, id: ClientId, end: End) {
-        let Some(seat) = self.clients.slab.remove(id) else {
+        let Some(seat) = self.clients.roster.remove(id) else {
             return;
         };
         let pool_idx = match &seat {
@@ -179,7 +179,7 @@ impl Engine {
     fn forget_work(&mut self, mut client: Box<Client>) {
         self.shared.memory.held -= client.output_len() + to_u64(client.recv.len());
         if !is_planted(Canary::SplitsLeaked) {
-            for split in client.take_splits() {
+            for split in client.order.take_splits() {
                 self.shared.memory.held -= to_u64(self.clients.splits.close(split));
             }
         }
@@ -187,13 +187,13 @@ impl Engine {
             self.forget_dead_waiters();
         }
         client.clear(&mut self.shared.chunks);
-        self.clients.slab.give_back(client);
+        self.clients.roster.give_back(client);
     }
 
     /// Forgets the clients that are gone where clients wait, if there are many: a server that takes
     /// nothing must not collect all who came and went meanwhile.
     fn forget_dead_waiters(&mut self) {
-        let clients = &self.clients.slab;
+        let clients = &self.clients.roster;
         let most = 2 * clients.len() + DEAD_WAITERS_MAX;
         let conns = self
             .upstream
@@ -216,7 +216,7 @@ impl Engine {
     pub(super) fn drain(&mut self) {
         self.draining = true;
         for id in self.clients.ids() {
-            let Some(client) = self.clients.slab.wake(id, &self.pools) else {
+            let Some(client) = self.clients.roster.wake(id, &self.pools) else {
                 continue;
             };
             if client.pause == Pause::No {

@@ -42,7 +42,7 @@ impl Shared {
 impl Engine {
     /// Somebody may have waited for memory for too long.
     pub(super) fn check_memory(&mut self) {
-        let clients = &self.clients.slab;
+        let clients = &self.clients.roster;
         let memory = &mut self.shared.memory;
         memory.alarm_at = None;
         memory.waiting.retain(|&id| clients.contains(id));
@@ -68,7 +68,7 @@ impl Engine {
         let Some((id, held)) = self.clients.largest_holder() else {
             return;
         };
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
         self.shared.outbox.notice(Notice::ClientMemory(id));

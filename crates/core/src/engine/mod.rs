@@ -40,6 +40,7 @@ mod health;
 mod kept;
 mod lifecycle;
 mod memory;
+mod order;
 mod owner;
 mod parse;
 mod pool;
@@ -50,8 +51,10 @@ mod runs;
 mod server;
 mod shared;
 mod slab;
+mod slot;
 mod split;
 mod upstream;
+mod window;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -234,7 +237,7 @@ impl Engine {
     /// Whether a drain has ended: no client is left.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining && self.clients.slab.len() == 0
+        self.draining && self.clients.roster.len() == 0
     }
 
     /// Where to read into; empty means do not read now ([`Action::ResumeRead`] follows). A read that
@@ -242,7 +245,7 @@ impl Engine {
     #[inline]
     pub fn recv_space(&mut self, conn: ConnId) -> &mut [u8] {
         let recv = match conn {
-            ConnId::Client(id) => match self.clients.slab.seat_mut(id) {
+            ConnId::Client(id) => match self.clients.roster.seat_mut(id) {
                 Some(Seat::Working(client)) => {
                     if client.pause != Pause::No || client.phase != Phase::Open {
                         client.read_refused = true;
@@ -301,7 +304,7 @@ impl Engine {
                 self.counters.released.set(
                     self.shared.released
                         + self.shared.chunks.released()
-                        + self.clients.slab.released(),
+                        + self.clients.roster.released(),
                 );
                 return None;
             }
@@ -341,7 +344,7 @@ impl Engine {
         match conn {
             ConnId::Client(id) => self
                 .clients
-                .slab
+                .roster
                 .get(id)
                 .map_or(0, |client| client.out.slices(u64::MAX, out)),
             ConnId::Server(id) => self
@@ -393,12 +396,12 @@ impl Engine {
             .iter()
             .flat_map(|(_, conn)| &conn.pipeline);
         for id in slots.filter_map(|slot| slot.origin.client()) {
-            let roster = &self.clients.slab;
+            let roster = &self.clients.roster;
             let works = roster.get(id).is_some();
             assert!(works || !roster.contains(id), "who is owed something works");
         }
         for waiting in stalled.chain([&self.shared.memory.waiting]) {
-            let most = 2 * self.clients.slab.len() + lifecycle::DEAD_WAITERS_MAX;
+            let most = 2 * self.clients.roster.len() + lifecycle::DEAD_WAITERS_MAX;
             assert!(waiting.len() <= most + 1, "who waits is there");
         }
     }

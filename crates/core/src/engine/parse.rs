@@ -19,7 +19,7 @@ use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
 impl Engine {
     /// `len` bytes of a client came into the space lent for them.
     pub(super) fn recv_client(&mut self, id: ClientId, len: usize) {
-        let Some(client) = self.clients.slab.wake(id, &self.pools) else {
+        let Some(client) = self.clients.roster.wake(id, &self.pools) else {
             return;
         };
         client.last_active = self.shared.now;
@@ -39,7 +39,7 @@ impl Engine {
     /// Notes how many more (or fewer) bytes of unfinished requests the client holds.
     fn account_recv(&mut self, id: ClientId, before: u64) {
         // A client that went meanwhile has given back all it held, as counted before.
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
         let after = to_u64(client.recv.len());
@@ -61,7 +61,7 @@ impl Engine {
             match self.parse_whole(id, Segment::of_block(scratch, filled)) {
                 None => {
                     self.scratch = self.shared.chunks.take_block();
-                    if let Some(client) = self.clients.slab.get_mut(id) {
+                    if let Some(client) = self.clients.roster.get_mut(id) {
                         client.recv.clear();
                     }
                     return;
@@ -71,7 +71,7 @@ impl Engine {
         }
         let bytes = &scratch[..filled];
         let parsed = self.parse(id, bytes, kept == 0);
-        if let Some(client) = self.clients.slab.get_mut(id) {
+        if let Some(client) = self.clients.roster.get_mut(id) {
             let rest = &bytes[parsed..];
             if !rest.is_empty() {
                 client.recv.save(rest, &mut self.shared.chunks);
@@ -84,7 +84,7 @@ impl Engine {
 
     /// Whether a client may begin another request at once.
     fn may_begin(&self, id: ClientId) -> bool {
-        let client = self.clients.slab.get(id);
+        let client = self.clients.roster.get(id);
         client.is_some_and(|client| client.room() > 0) && !self.shared.memory.is_short()
     }
 
@@ -95,7 +95,7 @@ impl Engine {
         };
         let bytes = segment.into_bytes();
         let parsed = self.parse(id, &bytes, false);
-        if let Some(client) = self.clients.slab.get_mut(id) {
+        if let Some(client) = self.clients.roster.get_mut(id) {
             client.recv.restore(bytes, parsed);
         }
     }
@@ -103,7 +103,7 @@ impl Engine {
     /// If `segment` is exactly one request that goes unchanged to one server, moves it there. Else
     /// gives it back.
     fn parse_whole(&mut self, id: ClientId, segment: Segment) -> Option<Segment> {
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return Some(segment);
         };
         if client.phase != Phase::Open {
@@ -136,7 +136,7 @@ impl Engine {
         let mut at = 0;
         let mut may_begin_only = is_fresh;
         while at < bytes.len() {
-            let Some(client) = self.clients.slab.get_mut(id) else {
+            let Some(client) = self.clients.roster.get_mut(id) else {
                 return bytes.len();
             };
             if client.phase != Phase::Open {
@@ -168,7 +168,7 @@ impl Engine {
                     at += frame.len();
                 }
                 Parse::Incomplete { need } => {
-                    if let Some(client) = self.clients.slab.get_mut(id) {
+                    if let Some(client) = self.clients.roster.get_mut(id) {
                         client.recv.expect(need);
                     }
                     return at;
@@ -196,7 +196,7 @@ impl Engine {
             self.refuse_request(id, Invalid::Redis(invalid), line, Then::Close);
             return true;
         }
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return true;
         };
         let protocol = self.pools[client.pool.index()].config.protocol;
@@ -227,7 +227,7 @@ impl Engine {
         self.shared.reply = reply;
         if then == Then::Close {
             self.shared.outbox.notice(Notice::ClientInvalid(id));
-            if let Some(client) = self.clients.slab.get_mut(id) {
+            if let Some(client) = self.clients.roster.get_mut(id) {
                 client.phase = Phase::Closing { eof: false };
             }
         }
@@ -235,7 +235,7 @@ impl Engine {
 
     /// Puts a response of our own in its place in the order queue.
     pub(super) fn answer_now(&mut self, id: ClientId, reply: &[u8]) {
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
         self.shared.memory.held += to_u64(reply.len());
@@ -245,7 +245,7 @@ impl Engine {
 
     /// A client that waited parses on with what it has kept.
     pub(super) fn resume(&mut self, id: ClientId) {
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
         client.resuming = false;
@@ -258,7 +258,7 @@ impl Engine {
             let bytes = client.recv.take();
             self.parse_kept(id, bytes);
         }
-        let Some(client) = self.clients.slab.get_mut(id) else {
+        let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
         if client.pause == Pause::No {

@@ -91,6 +91,18 @@ impl Roster {
         }
     }
 
+    /// A client of which the caller has just seen that it works.
+    #[inline]
+    pub(crate) fn found(&self, id: ClientId) -> &Client {
+        self.get(id).expect("the caller has just found it")
+    }
+
+    /// As [`Self::found`], to be changed.
+    #[inline]
+    pub(crate) fn found_mut(&mut self, id: ClientId) -> &mut Client {
+        self.get_mut(id).expect("the caller has just found it")
+    }
+
     /// A client, whatever it does.
     #[inline]
     pub(crate) fn seat_mut(&mut self, id: ClientId) -> Option<&mut Seat> {

@@ -19,8 +19,9 @@ use super::forward::Sender;
 use super::pool::Pool;
 use super::respond::Reader;
 use super::rng::Rng;
-use super::server::{Finished, Origin, Queued, ServerConn, Slot};
+use super::server::ServerConn;
 use super::shared::Shared;
+use super::slot::{Finished, Origin, Queued, Slot};
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, ServerConnId};
 use crate::limits::{RUN_COPY_LEN_MAX, RUN_LEN_MAX, SERVER_EARLY_FLUSH_LEN};
@@ -275,7 +276,7 @@ impl Engine {
         bytes: &[u8],
         at: &mut usize,
     ) -> Option<Parse> {
-        let client = self.clients.slab.get_mut(id)?;
+        let client = self.clients.roster.get_mut(id)?;
         let pool = &self.pools[client.pool.index()];
         if client.limits.unauthenticated && !is_planted(Canary::StrangerAdmitted) {
             return Some(client.parser.parse_noting(
@@ -339,15 +340,11 @@ impl Engine {
             client.parser = RequestParser::new(pool.config.protocol);
             left = None;
         }
-        let first_seq = client.push_many(plan.owed);
+        let first_seq = client.order.push_many(plan.owed);
         for place in 0..plan.owners.len() {
             let owner = plan.owners[place];
             let conn_id = owner.conn.expect("it was just chosen");
-            let conn = self
-                .upstream
-                .conns
-                .get_mut(conn_id)
-                .expect("it was just chosen");
+            let conn = self.upstream.chosen_mut(conn_id);
             let origin = (id, first_seq);
             if plan.send(owner.first, bytes, origin, conn, shared)
                 && pool.config.server_connections > 1
@@ -432,7 +429,7 @@ fn pass_on(
             if let Some(group) = group {
                 group.end(bytes, at, shared);
             }
-            let Some(client) = clients.slab.get_mut(id) else {
+            let Some(client) = clients.roster.get_mut(id) else {
                 // Nobody's any more.
                 group = None;
                 at += len;
@@ -451,7 +448,7 @@ fn pass_on(
             });
         }
         let of_client = group.as_mut().expect("it was just made");
-        if of_client.client.waiting_head() == Some(seq)
+        if of_client.client.order.waiting_head() == Some(seq)
             && ahead.get(index + 1).is_some_and(
                 |next| matches!(next.origin, Origin::Whole { client, .. } if client == id),
             )
@@ -488,7 +485,7 @@ impl Group<'_> {
     #[inline(never)]
     fn find_in_turn(&self, (slots, lens): (&[Slot], &[u32]), at: usize) -> (usize, usize) {
         let (mut count, mut len) = (0, 0);
-        let Some(mut seq) = self.client.waiting_head().filter(|_| !self.are_early) else {
+        let Some(mut seq) = self.client.order.waiting_head().filter(|_| !self.are_early) else {
             return (0, 0);
         };
         let len_max = RUN_COPY_LEN_MAX.saturating_sub(at - self.start);
@@ -511,25 +508,29 @@ impl Group<'_> {
     #[inline(always)]
     fn add(&mut self, bytes: &[u8], at: usize, len: usize, seq: u32, shared: &mut Shared) {
         self.client.note_response(to_u64(len));
-        let is_early = !self.client.is_head(seq);
+        let is_early = !self.client.order.is_head(seq);
         if is_early != self.are_early || at + len - self.start > RUN_COPY_LEN_MAX {
             self.copy(bytes, at, shared);
             self.are_early = is_early;
         }
         if is_early {
             let behind = at - self.start;
-            if !self.client.expect_parked(seq, behind, len) {
+            if !self.client.order.expect_parked(seq, behind, len) {
                 self.copy(bytes, at, shared);
                 let response = &bytes[at..at + len];
-                self.client.respond_early(seq, response, &mut shared.chunks);
+                self.client
+                    .order
+                    .respond_early(seq, response, &mut shared.chunks);
                 self.start = at + len;
             }
         } else {
-            self.client.pop_head();
+            self.client.order.pop_head();
             self.has_output = true;
-            if self.client.is_head_answered() {
+            if self.client.order.is_head_answered() {
                 self.copy(bytes, at + len, shared);
-                self.client.release(&mut shared.chunks);
+                self.client
+                    .order
+                    .release(&mut self.client.out, &mut shared.chunks);
             }
         }
     }
@@ -542,7 +543,9 @@ impl Group<'_> {
             return;
         }
         if self.are_early {
-            self.client.park_expected(&bytes[range], &mut shared.chunks);
+            self.client
+                .order
+                .park_expected(&bytes[range], &mut shared.chunks);
         } else {
             self.client.out.append(&bytes[range], &mut shared.chunks);
         }

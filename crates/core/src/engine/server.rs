@@ -14,7 +14,7 @@ use core::mem;
 
 use super::client::Client;
 use super::kept::Kept;
-use super::split::FragmentIdx;
+use super::slot::{Finished, Moved, Origin, Outgoing, Queued, Slot};
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::counters::ServerCounters;
@@ -22,113 +22,6 @@ use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
 use crate::num::{to_u64, to_usize};
 use crate::proto::{Protocol, ResponseParser};
 use crate::time::{Micros, Span};
-
-/// Whose a response is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Origin {
-    /// The whole answer to a client's request.
-    Whole { client: ClientId, seq: u32 },
-    /// A part of the answer to a client's request.
-    Fragment {
-        client: ClientId,
-        seq: u32,
-        fragment: FragmentIdx,
-    },
-    /// Nobody's any more: the client was answered when the request expired.
-    Discarded,
-    /// Ours: AUTH on a new connection.
-    Auth,
-    /// Ours: SELECT on a new connection.
-    Select,
-    /// Ours: asks an ejected server whether it is well.
-    Probe,
-}
-
-impl Origin {
-    /// The client that waits for the response.
-    pub(crate) const fn client(self) -> Option<ClientId> {
-        match self {
-            Self::Whole { client, .. } | Self::Fragment { client, .. } => Some(client),
-            Self::Discarded | Self::Auth | Self::Select | Self::Probe => None,
-        }
-    }
-}
-
-/// One request on a server connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    pub(crate) origin: Origin,
-    /// When the request was queued; its deadline is a pool's time-out later.
-    pub(crate) queued_at: Micros,
-    /// Offset one past its last byte.
-    pub(crate) end: u64,
-    pub(crate) len: u32,
-    /// It was already moved here from a connection that closed.
-    pub(crate) moved: bool,
-    /// It changes nothing: it may be sent a second time.
-    pub(crate) readonly: bool,
-}
-
-impl Slot {
-    /// A request that is queued now and sent for the first time.
-    #[inline]
-    pub(crate) const fn new(origin: Origin, len: u32, readonly: bool, now: Micros) -> Self {
-        Self {
-            origin,
-            queued_at: now,
-            end: 0,
-            len,
-            moved: false,
-            readonly,
-        }
-    }
-
-    /// Bytes of the request.
-    #[inline]
-    pub(crate) fn len(&self) -> u64 {
-        u64::from(self.len)
-    }
-
-    /// Whether it is the proxy's own request and no client's.
-    pub(crate) const fn is_ours(&self) -> bool {
-        matches!(self.origin, Origin::Auth | Origin::Select | Origin::Probe)
-    }
-
-    /// Offset of its first byte.
-    pub(crate) fn start(&self) -> u64 {
-        self.end - u64::from(self.len)
-    }
-}
-
-/// A request whose bytes have been appended to a connection's queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Outgoing {
-    /// `None` if no response will come.
-    pub(crate) origin: Option<Origin>,
-    pub(crate) len: u32,
-    pub(crate) readonly: bool,
-}
-
-/// Requests of one run whose bytes and slots have been appended to a connection's queues.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Queued {
-    pub(crate) requests: u64,
-    pub(crate) len: u64,
-    /// Those that are owed a response.
-    pub(crate) slots: u64,
-    pub(crate) slots_len: u64,
-}
-
-/// Requests whose responses have come in one run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Finished {
-    pub(crate) slots: usize,
-    pub(crate) slots_len: u64,
-    /// Those whose clients are gone.
-    pub(crate) unwanted: u64,
-    /// Bytes of the responses to the others.
-    pub(crate) response_len: u64,
-}
 
 /// The kernel took all up to `end` of a connection's stream.
 #[derive(Clone, Copy, Debug)]
@@ -300,14 +193,10 @@ impl ServerConn {
             .pop_front()
             .expect("a response is parsed only for a slot");
         if self.written > 0 {
-            self.written -= 1;
-            self.counters.out_queue.sub(1);
-            self.counters.out_queue_bytes.sub(u64::from(slot.len));
+            self.uncount_written(&slot);
         } else {
             // The server answered before it had the whole request.
-            self.unwritten_len -= slot.len();
-            self.counters.in_queue.sub(1);
-            self.counters.in_queue_bytes.sub(u64::from(slot.len));
+            self.uncount_unwritten(&slot);
         }
         self.expired = self.expired.saturating_sub(1);
         if self.expired == 0 {
@@ -315,6 +204,22 @@ impl ServerConn {
         }
         self.answered = slot.end;
         slot
+    }
+
+    /// A slot that was completely written is no longer in the pipeline.
+    #[inline]
+    fn uncount_written(&mut self, slot: &Slot) {
+        self.written -= 1;
+        self.counters.out_queue.sub(1);
+        self.counters.out_queue_bytes.sub(slot.len());
+    }
+
+    /// A slot that was not is no longer in the pipeline.
+    #[inline]
+    fn uncount_unwritten(&mut self, slot: &Slot) {
+        self.unwritten_len -= slot.len();
+        self.counters.in_queue.sub(1);
+        self.counters.in_queue_bytes.sub(slot.len());
     }
 
     /// Takes out the first slots, which are written and have not expired: their responses have come.
@@ -503,6 +408,86 @@ impl ServerConn {
         slot.start() < self.sent
     }
 
+    /// Takes out, from a connection that is over, the requests that may be sent on another one: those
+    /// of which the kernel took nothing and, if `written_too`, those that change nothing, as far as
+    /// their bytes are kept and no byte of their response has come. Each only once. Noreply requests
+    /// have no slot and are lost with their connection, as twemproxy loses them.
+    pub(crate) fn take_resendable(
+        &mut self,
+        written_too: bool,
+        pool: &mut ChunkPool,
+    ) -> Vec<Moved> {
+        let sent = self.sent;
+        let mut tail = self.out.sent_prefix().to_vec();
+        let mut tail_start = sent - to_u64(tail.len());
+        if written_too {
+            let kept = self.kept.before(tail_start);
+            tail_start -= to_u64(kept.len());
+            tail.splice(0..0, kept);
+        }
+        tail.extend_from_slice(&self.out.take_all(pool));
+        let is_answering = self.response_len > 0;
+        let mut moved = Vec::new();
+        for (i, slot) in mem::take(&mut self.pipeline).into_iter().enumerate() {
+            let may_repeat = written_too
+                && slot.readonly
+                && slot.start() >= tail_start
+                && slot.origin != Origin::Discarded
+                && !(i == 0 && is_answering);
+            if slot.moved || slot.is_ours() || !(slot.start() >= sent || may_repeat) {
+                self.pipeline.push_back(slot);
+                continue;
+            }
+            if slot.end <= sent {
+                self.uncount_written(&slot);
+            } else {
+                self.uncount_unwritten(&slot);
+            }
+            let from = usize::try_from(slot.start() - tail_start).expect("kept bytes fit memory");
+            let bytes = tail[from..from + to_usize(slot.len)].to_vec();
+            moved.push(Moved { slot, bytes });
+        }
+        moved
+    }
+
+    /// Withdraws the slots from `at` on that were queued no later than `queued_until` and of which the
+    /// kernel took nothing: their bytes never leave. Returns them in order.
+    pub(crate) fn withdraw(
+        &mut self,
+        at: usize,
+        queued_until: Micros,
+        pool: &mut ChunkPool,
+    ) -> Vec<Slot> {
+        let base = self.sent;
+        let unsent = self.out.take_all(pool);
+        let (mut kept, mut copied, mut removed) = (Vec::with_capacity(unsent.len()), 0, 0_u64);
+        let mut withdrawn = Vec::new();
+        let later = self.pipeline.split_off(at);
+        for mut slot in later {
+            let is_due = slot.queued_at <= queued_until && slot.start() >= base;
+            if is_due {
+                let from = usize::try_from(slot.start() - base).expect("queued bytes fit memory");
+                kept.extend_from_slice(&unsent[copied..from]);
+                copied = from + to_usize(slot.len);
+                if is_planted(Canary::WithdrawnBytesLeave) {
+                    kept.extend_from_slice(&unsent[from..copied]);
+                }
+                removed += u64::from(slot.len);
+                self.uncount_unwritten(&slot);
+                withdrawn.push(slot);
+            } else {
+                slot.end -= removed;
+                self.pipeline.push_back(slot);
+            }
+        }
+        kept.extend_from_slice(&unsent[copied..]);
+        self.out.push(kept, pool);
+        if self.out.is_empty() {
+            self.stuck_since = None;
+        }
+        withdrawn
+    }
+
     /// Panics if the connection contradicts itself.
     pub(crate) fn check_invariants(&self) {
         self.out.check_invariants();
@@ -560,99 +545,4 @@ pub(crate) struct Server {
     pub(crate) is_down: bool,
     pub(crate) backoff: Backoff,
     pub(crate) counters: Arc<ServerCounters>,
-}
-
-/// A request taken out of a connection that closed, to be queued on another.
-#[derive(Debug)]
-pub(crate) struct Moved {
-    pub(crate) slot: Slot,
-    pub(crate) bytes: Vec<u8>,
-}
-
-impl ServerConn {
-    /// Takes out, from a connection that is over, the requests that may be sent on another one: those
-    /// of which the kernel took nothing and, if `written_too`, those that change nothing, as far as
-    /// their bytes are kept and no byte of their response has come. Each only once. Noreply requests
-    /// have no slot and are lost with their connection, as twemproxy loses them.
-    pub(crate) fn take_resendable(
-        &mut self,
-        written_too: bool,
-        pool: &mut ChunkPool,
-    ) -> Vec<Moved> {
-        let sent = self.sent;
-        let mut tail = self.out.sent_prefix().to_vec();
-        let mut tail_start = sent - to_u64(tail.len());
-        if written_too {
-            let kept = self.kept.before(tail_start);
-            tail_start -= to_u64(kept.len());
-            tail.splice(0..0, kept);
-        }
-        tail.extend_from_slice(&self.out.take_all(pool));
-        let is_answering = self.response_len > 0;
-        let mut moved = Vec::new();
-        for (i, slot) in mem::take(&mut self.pipeline).into_iter().enumerate() {
-            let may_repeat = written_too
-                && slot.readonly
-                && slot.start() >= tail_start
-                && slot.origin != Origin::Discarded
-                && !(i == 0 && is_answering);
-            if slot.moved || slot.is_ours() || !(slot.start() >= sent || may_repeat) {
-                self.pipeline.push_back(slot);
-                continue;
-            }
-            if slot.end <= sent {
-                self.written -= 1;
-                self.counters.out_queue.sub(1);
-                self.counters.out_queue_bytes.sub(u64::from(slot.len));
-            } else {
-                self.unwritten_len -= slot.len();
-                self.counters.in_queue.sub(1);
-                self.counters.in_queue_bytes.sub(u64::from(slot.len));
-            }
-            let from = usize::try_from(slot.start() - tail_start).expect("kept bytes fit memory");
-            let bytes = tail[from..from + to_usize(slot.len)].to_vec();
-            moved.push(Moved { slot, bytes });
-        }
-        moved
-    }
-
-    /// Withdraws the slots from `at` on that were queued no later than `queued_until` and of which the
-    /// kernel took nothing: their bytes never leave. Returns them in order.
-    pub(crate) fn withdraw(
-        &mut self,
-        at: usize,
-        queued_until: Micros,
-        pool: &mut ChunkPool,
-    ) -> Vec<Slot> {
-        let base = self.sent;
-        let unsent = self.out.take_all(pool);
-        let (mut kept, mut copied, mut removed) = (Vec::with_capacity(unsent.len()), 0, 0_u64);
-        let mut withdrawn = Vec::new();
-        let later = self.pipeline.split_off(at);
-        for mut slot in later {
-            let is_due = slot.queued_at <= queued_until && slot.start() >= base;
-            if is_due {
-                let from = usize::try_from(slot.start() - base).expect("queued bytes fit memory");
-                kept.extend_from_slice(&unsent[copied..from]);
-                copied = from + to_usize(slot.len);
-                if is_planted(Canary::WithdrawnBytesLeave) {
-                    kept.extend_from_slice(&unsent[from..copied]);
-                }
-                removed += u64::from(slot.len);
-                self.unwritten_len -= slot.len();
-                self.counters.in_queue.sub(1);
-                self.counters.in_queue_bytes.sub(u64::from(slot.len));
-                withdrawn.push(slot);
-            } else {
-                slot.end -= removed;
-                self.pipeline.push_back(slot);
-            }
-        }
-        kept.extend_from_slice(&unsent[copied..]);
-        self.out.push(kept, pool);
-        if self.out.is_empty() {
-            self.stuck_since = None;
-        }
-        withdrawn
-    }
 }

@@ -7,9 +7,10 @@ use super::action::{Action, shrink};
 use super::client::Client;
 use super::deadlines::Alarm;
 use super::pool::Pool;
-use super::server::{Backoff, ConnPhase, Health, Origin, Outgoing, Server, ServerConn, Slot};
+use super::server::{Backoff, ConnPhase, Health, Server, ServerConn};
 use super::shared::Shared;
 use super::slab::Slab;
+use super::slot::{Origin, Outgoing, Slot};
 use crate::canary::{Canary, is_planted};
 use crate::counters::Counters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
@@ -235,6 +236,20 @@ impl Upstream {
         self.touch(id, shared);
     }
 
+    /// A connection that the caller has just chosen.
+    #[inline]
+    pub(crate) fn chosen(&self, id: ServerConnId) -> &ServerConn {
+        self.conns.get(id).expect("the connection was just chosen")
+    }
+
+    /// As [`Self::chosen`], to be changed.
+    #[inline]
+    pub(crate) fn chosen_mut(&mut self, id: ServerConnId) -> &mut ServerConn {
+        self.conns
+            .get_mut(id)
+            .expect("the connection was just chosen")
+    }
+
     /// What follows the queuing of a request whose bytes are in `out`.
     pub(crate) fn queued(
         &mut self,
@@ -243,10 +258,7 @@ impl Upstream {
         timeout: Option<Span>,
         shared: &mut Shared,
     ) {
-        let conn = self
-            .conns
-            .get_mut(id)
-            .expect("the connection was just chosen");
+        let conn = self.chosen_mut(id);
         conn.queued(request, shared.now);
         shared.memory.held += u64::from(request.len);
         self.announce(id, timeout, shared);
@@ -259,10 +271,7 @@ impl Upstream {
         timeout: Option<Span>,
         shared: &mut Shared,
     ) {
-        let conn = self
-            .conns
-            .get_mut(id)
-            .expect("the connection was just chosen");
+        let conn = self.chosen_mut(id);
         if !conn.dirty {
             conn.dirty = true;
             shared.outbox.dirty_servers.push_back(id);
@@ -313,24 +322,21 @@ impl Upstream {
     /// Whether so much waits on a connection that clients must wait, too.
     #[inline]
     pub(crate) fn is_full(&self, id: ServerConnId) -> bool {
-        let conn = self.conns.get(id).expect("the connection was just chosen");
+        let conn = self.chosen(id);
         conn.out.len() > SERVER_OUTPUT_SOFT
     }
 
     /// Whether requests of `len` bytes in all may surely be queued on a connection one after the other.
     #[inline]
     pub(crate) fn has_room(&self, id: ServerConnId, len: usize) -> bool {
-        let conn = self.conns.get(id).expect("the connection was just chosen");
+        let conn = self.chosen(id);
         conn.out.len() + to_u64(len) <= SERVER_OUTPUT_SOFT
     }
 
     /// Whether so much waits on a connection that a client must wait too; if so it will be resumed.
     #[inline]
     pub(crate) fn stalls(&mut self, id: ServerConnId, client: ClientId) -> bool {
-        let conn = self
-            .conns
-            .get_mut(id)
-            .expect("the connection was just chosen");
+        let conn = self.chosen_mut(id);
         if conn.out.len() <= SERVER_OUTPUT_SOFT {
             return false;
         }

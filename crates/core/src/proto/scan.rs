@@ -1,4 +1,6 @@
-//! The only byte-twiddling: finding line ends and reading integers, for both protocols.
+//! Reading integers and the header lines that hold them, for both protocols.
+//!
+//! Many bytes at a time are looked at here and, for the ends of memcached's words, in `memcache::words`.
 
 /// Reads ASCII digits only; `None` for an empty text, another byte, or a number above `u32::MAX`.
 #[inline]

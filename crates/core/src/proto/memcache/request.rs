@@ -10,7 +10,7 @@ use memchr::memchr;
 use super::Invalid;
 use super::commands::COMMANDS;
 use super::line::{self, Line, Refusal};
-use super::words::{DEL, low_end, short_number, word_end};
+use super::words::{DEL, low_end, short_number_after, word_end};
 use crate::limits::{MEMCACHE_KEY_LEN_MAX, MEMCACHE_LINE_LEN_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{self, Merge, Noted, Parse, Part, Request, RequestLimits, Route, Span, Then};
@@ -322,9 +322,9 @@ fn plain_get_of_many(
 #[inline]
 fn plain_set(bytes: &[u8], limits: &RequestLimits) -> Option<Request> {
     let key = plain_key(bytes, SET)?;
-    let (_flags, at) = plain_number(bytes, to_usize(key.end))?;
-    let (_exptime, at) = plain_number(bytes, at)?;
-    let (block_len, at) = plain_number(bytes, at)?;
+    let (_flags, at) = short_number_after(bytes, to_usize(key.end))?;
+    let (_exptime, at) = short_number_after(bytes, at)?;
+    let (block_len, at) = short_number_after(bytes, at)?;
     let len = at + to_usize(block_len) + 2 * CRLF.len();
     if bytes.get(at..at + CRLF.len()) != Some(CRLF) || len > to_usize(limits.frame_len_max) {
         return None;
@@ -358,13 +358,6 @@ fn plain_key(bytes: &[u8], head: &[u8]) -> Option<Span> {
             start: to_u32(head.len()),
             end: to_u32(end),
         })
-}
-
-#[inline]
-fn plain_number(bytes: &[u8], blank: usize) -> Option<(u32, usize)> {
-    (bytes.get(blank) == Some(&b' '))
-        .then(|| short_number(bytes, blank + 1))
-        .flatten()
 }
 
 /// Whether memcached goes on reading such a line when it is above the limit for all others.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use memchr::memchr;
 
-use super::words::{Words, low_end, short_number, word_end};
+use super::words::{Words, low_end, short_number_after, word_end};
 use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
 use crate::num::{to_u32, to_usize};
 use crate::proto::ResponseStep;
@@ -278,12 +278,14 @@ fn plain_value_line(bytes: &[u8]) -> Option<(usize, u32)> {
         return None;
     }
     let key_end = low_end(bytes, VALUE.len());
-    if let Some(short) = short_value_line_end(bytes, key_end).filter(|_| key_end > VALUE.len()) {
+    if key_end == VALUE.len() {
+        return None;
+    }
+    if let Some(short) = short_value_line_end(bytes, key_end) {
         return Some(short);
     }
-    let flags = blank_at(bytes, key_end).filter(|_| key_end > VALUE.len())?;
-    let (_flags, flags_end) = short_number(bytes, flags)?;
-    let (data_len, end) = short_number(bytes, blank_at(bytes, flags_end)?)?;
+    let (_flags, at) = short_number_after(bytes, key_end)?;
+    let (data_len, end) = short_number_after(bytes, at)?;
     let line_len = end + CRLF.len();
     let is_line = bytes.get(end..line_len)? == CRLF && line_len <= RESPONSE_LINE_LEN_MAX;
     is_line.then_some((line_len, data_len))
@@ -300,11 +302,6 @@ fn short_value_line_end(bytes: &[u8], key_end: usize) -> Option<(usize, u32)> {
     let (data_len, len) = likely_short_header(b' ', len)?;
     let line_len = key_end + 2 + to_usize(len);
     (line_len <= RESPONSE_LINE_LEN_MAX).then_some((line_len, data_len))
-}
-
-#[inline]
-fn blank_at(bytes: &[u8], at: usize) -> Option<usize> {
-    (bytes.get(at)? == &b' ').then_some(at + 1)
 }
 
 /// Reads `VALUE <key> <flags> <bytes> [<cas>]`.

@@ -109,9 +109,17 @@ pub(super) fn low_end(bytes: &[u8], at: usize) -> usize {
         .unwrap_or(rest.len())
 }
 
+/// As [`short_number`], behind the one blank at `blank`.
+#[inline]
+pub(super) fn short_number_after(bytes: &[u8], blank: usize) -> Option<(u32, usize)> {
+    (bytes.get(blank) == Some(&b' '))
+        .then(|| short_number(bytes, blank + 1))
+        .flatten()
+}
+
 /// Reads the one to nine digits at `at`, which cannot overflow; the number and the place after it.
 #[inline]
-pub(super) fn short_number(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
+fn short_number(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
     let (mut number, mut end) = (0, at);
     while let Some(digit @ 0..=9) = bytes.get(end).map(|byte| byte.wrapping_sub(b'0')) {
         if end - at == 9 {

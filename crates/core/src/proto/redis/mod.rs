@@ -7,12 +7,15 @@
 //! | `commands` | the command table: how each command is served, where its keys stand |
 //! | `words` | the words of a complete request |
 //! | `keys` | which words of a request are keys |
-//! | [`request`], [`inline`] | where a request ends, and what it is |
+//! | [`request`], [`inline`] | where a request ends |
+//! | `fast`, `many` | the commonest whole requests: where they end and what they are |
+//! | `classify` | what a complete request is, and where it goes |
 //! | `invalid` | redis' words for what is wrong with a request |
 //! | [`response`] | where a response ends |
 //! | [`split`], [`merge`] | requests for several servers |
 //! | [`local`] | what the proxy answers itself |
 
+mod classify;
 mod commands;
 #[rustfmt::skip] // generated
 mod commands_table;

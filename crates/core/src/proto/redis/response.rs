@@ -4,7 +4,7 @@
 //! come: a scalar takes one away, an array of `n` adds `n` and takes itself away. The words of a
 //! line and the bytes of a bulk string are never looked at.
 //!
-//! RESP2 only. A type of RESP3 would be one more arm of `Line::read`: a scalar, a body, or a
+//! RESP2 only. A type of RESP3 would be one more arm of `long_line`: a scalar, a body, or a
 //! multiple of elements.
 
 use alloc::vec::Vec;

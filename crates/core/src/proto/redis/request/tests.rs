@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::super::{words::write_array_header, write_bulk};
 use super::*;
+use crate::proto::{Merge, Route};
 
 const LIMITS: RequestLimits = RequestLimits {
     frame_len_max: 1 << 30,
@@ -612,15 +613,6 @@ fn bytes_are_looked_at_once() {
         }
     }
     assert_eq!((start, complete), (60_001, 1));
-}
-
-#[test]
-fn second_words_fit_their_index() {
-    for row in &commands::ROWS {
-        if let Serve::Container(subcommands) = row.serve {
-            assert!(u8::try_from(subcommands.len()).is_ok());
-        }
-    }
 }
 
 #[test]

@@ -214,6 +214,18 @@ impl World {
 
     pub(super) fn excuse_loss(&mut self, at: usize, why: Closed) {
         self.excuse_end(at, Excuse::Lost(why));
+        if self.has_been_silent(at) {
+            // In this very tick the engine may have given it up for that already.
+            self.excuse(self.conns[at].server, Excuse::Lost(Closed::TimedOut));
+        }
+    }
+
+    /// Whether no byte has come from a connection for a whole time-out.
+    fn has_been_silent(&self, at: usize) -> bool {
+        let conn = &self.conns[at];
+        let last_arrival = self.links[conn.link].last_arrival;
+        let timeout = self.plan.config.pools[self.servers[conn.server].pool].timeout;
+        timeout.is_some_and(|timeout| self.now >= last_arrival + timeout.0)
     }
 
     /// A connection ends. If it never served anybody, those who come soon may be told the same.
@@ -243,10 +255,8 @@ impl World {
         // An attempt goes with its oldest request, which may have been moved to it.
         // A question to an ejected server is given up when it is time for the next.
         let may_hurry = !self.plan.calm && (was_connecting || has_handshake || conn.is_probe);
-        let is_silent = pool
-            .timeout
-            .is_some_and(|timeout| may_hurry || self.now >= link.last_arrival + timeout.0)
-            || conn.is_probe;
+        let is_silent =
+            pool.timeout.is_some() && may_hurry || self.has_been_silent(at) || conn.is_probe;
         assert!(
             lied || is_silent,
             "link {} to server {server} is closed for nothing",

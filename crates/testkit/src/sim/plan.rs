@@ -214,7 +214,8 @@ fn draw_manners(dice: &mut Dice, big: bool, capacity: usize) -> Manners {
         } else {
             dice.pick(&[0, 10, 200, 3_000, 12_000])
         },
-        keys: dice.pick(&[1, 4, 12]),
+        // A hundred requests of twelve keys in a narrow pipe, too.
+        keys: dice.pick(&[1, 4, 12]).min(if tiny { 4 } else { 12 }),
         vanish: dice.knob(20),
         // Who is not read because it has too much to come may still say that it says no more.
         half_close: dice.knob(20).max(if gorge { 60 } else { 0 }),

@@ -210,15 +210,15 @@ pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);
 pub const SEND_SLICES_MAX: usize = 16;
 
 /// Ticks of a worker begin at least this share of a response time apart, one in so many, so that a response
-/// takes at most a third longer: the share counts on the way there and on the way back.
-pub const GATHER_SHARE: u64 = 6;
+/// takes at most half as long again: the share counts on the way there and on the way back.
+pub const GATHER_SHARE: u64 = 4;
 
 /// Longest time from the beginning of one tick to the next that events are left to gather: next to
 /// nothing beside the way through a network.
-pub const GATHER_MAX: Span = Span(40);
+pub const GATHER_MAX: Span = Span(50);
 
 /// A shorter sleep costs more than it saves.
-pub const GATHER_MIN: Span = Span(16);
+pub const GATHER_MIN: Span = Span(24);
 
 /// Share of its time, in percent, up to which a worker that ticks lets events gather for the whole time.
 pub const GATHER_BUSY_MIN: u64 = 55;

@@ -152,7 +152,7 @@ impl Worker {
                 return;
             }
             thread::sleep(Duration::from_micros(until.since(now).0));
-            now = until;
+            now = self.clock.now();
         }
         self.poller.wait(events, sleep_until(deadline, now));
     }

@@ -46,6 +46,9 @@ pub(super) struct Plan {
     owed: u32,
     /// Bytes of all entries.
     len: usize,
+    /// So many requests go alone before the next plan, whosever they are: the last one was given up with so
+    /// many, because a server takes none, and would be again for each of them.
+    alone: usize,
     /// Of the server whose turn it is.
     slots: [Slot; RUN_LEN_MAX],
 }
@@ -90,6 +93,7 @@ impl Default for Plan {
             last: Vec::new(),
             owed: 0,
             len: 0,
+            alone: 0,
             slots: [slot; RUN_LEN_MAX],
         }
     }
@@ -298,7 +302,13 @@ impl Engine {
         };
         // Nothing is answered meanwhile.
         let room = to_usize(client.room());
-        if to_usize(request.len) == rest.len() || room == 1 || shared.memory.left() == 0 {
+        let goes_alone = plan.alone > 0;
+        plan.alone = plan.alone.saturating_sub(1);
+        if goes_alone
+            || to_usize(request.len) == rest.len()
+            || room == 1
+            || shared.memory.left() == 0
+        {
             // One alone needs no plan.
             let Some(owner) = pool.owner(key.of(rest), &mut self.rng) else {
                 return Some(first);
@@ -333,10 +343,11 @@ impl Engine {
         if planned == 0 || !is_taken {
             // The first one alone finds out why, and whether it matters to the others.
             plan.clear();
+            plan.alone = parsed.saturating_sub(1);
             client.parser = parser;
             return Some(client.parser.parse_noting(rest, &client.limits, noted));
         }
-        if planned < parsed {
+        if planned < parsed || plan.len > memory_left {
             client.parser = RequestParser::new(pool.config.protocol);
             left = None;
         }

@@ -9,9 +9,12 @@ use crate::limits::{CLIENT_IN_FLIGHT_MAX, LARGE_IN_FLIGHT_LEN, LARGE_RESPONSE_LE
 /// wait that share a server connection. How large they will be is guessed from the last ones.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Window {
-    /// Of a response to come, in KiB; 0 unless they are large.
-    response_kib: u16,
+    /// Of a response to come, in units; 0 unless they are large.
+    response_units: u16,
 }
+
+/// A sixteenth of the least large response: 1 KiB.
+const UNIT: u64 = LARGE_RESPONSE_LEN / 16;
 
 impl Window {
     /// A response of `len` bytes has come.
@@ -25,9 +28,9 @@ impl Window {
     /// The guess follows at once to a larger response, and by halves to smaller ones.
     #[cold]
     fn note_large(&mut self, len: u64) {
-        let guess = len.max(u64::from(self.response_kib) * 512);
-        self.response_kib = if guess >= LARGE_RESPONSE_LEN {
-            u16::try_from(guess / 1024).unwrap_or(u16::MAX).max(1)
+        let guess = len.max(self.response_len() / 2);
+        self.response_units = if guess >= LARGE_RESPONSE_LEN {
+            u16::try_from(guess / UNIT).unwrap_or(u16::MAX)
         } else {
             0
         };
@@ -43,13 +46,17 @@ impl Window {
         }
     }
 
+    fn response_len(self) -> u64 {
+        u64::from(self.response_units) * UNIT
+    }
+
     /// As many as may be in flight now.
     #[inline]
     pub(crate) fn in_flight_max(self) -> u32 {
         if self == Self::default() {
             return CLIENT_IN_FLIGHT_MAX;
         }
-        let count = LARGE_IN_FLIGHT_LEN / (u64::from(self.response_kib) * 1024);
+        let count = LARGE_IN_FLIGHT_LEN / self.response_len();
         u32::try_from(count)
             .unwrap_or(u32::MAX)
             .clamp(1, CLIENT_IN_FLIGHT_MAX)

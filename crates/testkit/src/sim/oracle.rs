@@ -351,8 +351,12 @@ impl World {
             };
             let link = &self.links[client.link];
             let idle_since = link.last_arrival.max(link.last_departure);
+            // A request to which no reply comes may wait in the proxy, and its client with it.
+            let may_wait =
+                self.plan.manners.noreply > 0 && self.workers[link.worker].engine.held() > 0;
             let is_idle = link.phase == LinkPhase::Open
                 && client.phase == Phase::Open
+                && !may_wait
                 && client.expects.is_empty()
                 && link.up.is_empty();
             assert!(

@@ -35,7 +35,7 @@ Measures the matrix of loads on our release build, Debian's nutcracker, Envoy an
 docs/benchmarks.md with charts and raw lines. Let nothing else run on the machine.
 
   --quick          3 pairs of short runs (1 where no goal is about a cell), then more of those that a goal is about, the most
-                   doubtful first: 11 minutes after the build
+                   doubtful first: 10 minutes after the build
                    (else 15 pairs of 3 s, 3 hours at most)
   --only TEXT      only cells whose name contains TEXT
   --minutes N      when to end, after the build; cells for which time is short get fewer pairs
@@ -141,7 +141,7 @@ fn parse(words: &[&str]) -> Outcome<Option<Options>> {
     let mut options = Options {
         is_quick,
         only: None,
-        minutes: if is_quick { 11 } else { 180 },
+        minutes: if is_quick { 10 } else { 180 },
         pairs: if is_quick { 3 } else { 15 },
         seconds: if is_quick { 0.6 } else { 3.0 },
         warmup: if is_quick { 0.2 } else { 0.5 },

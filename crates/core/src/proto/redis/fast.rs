@@ -3,9 +3,10 @@
 //! Nothing here decides anything. What is recognised is exactly what the general path would have
 //! read; the split law proves it, because bytes that come one by one never get here.
 
+use super::bulk::{self, Word};
 use super::commands;
-use crate::num::{to_u32, to_usize};
-use crate::proto::{Request, Route, Span, scan};
+use crate::num::to_usize;
+use crate::proto::{Request, Route};
 
 /// The number of words and the length of the first.
 const TWO_WORDS: u64 = u64::from_le_bytes(*b"*2\r\n$3\r\n");
@@ -16,9 +17,9 @@ const SET: u64 = u64::from_le_bytes(*b"3\r\nset\r\n");
 /// Bit 5 of the three letters: blind to their case, and nothing else becomes one of them.
 const LOWER: u64 = u64::from_le_bytes(*b"\0\0\0   \0\0");
 /// `*2`, `$3`, `GET` and their line ends.
-const NAME_END: usize = 13;
+const NAME_END: u32 = 13;
 /// As far as the header of the key may reach.
-const HEAD_LEN: usize = NAME_END + 8;
+const HEAD_LEN: usize = to_usize(NAME_END) + 8;
 
 /// The request at the front of `bytes`, if it is one of the two, whole, with short headers, and no
 /// longer than `len_max`. `None` says nothing.
@@ -26,8 +27,8 @@ const HEAD_LEN: usize = NAME_END + 8;
 pub(super) fn recognise(bytes: &[u8], len_max: u32) -> Option<Request> {
     let (words, name) = head(bytes)?;
     if words == TWO_WORDS && name == GET {
-        let key = word(bytes, NAME_END)?;
-        return request(commands::GET, true, key, key.end + 2, len_max);
+        let key = bulk::at(bytes, NAME_END)?;
+        return request(commands::GET, true, key, key.raw.end, len_max);
     }
     if words == THREE_WORDS && name == SET {
         return set(bytes, len_max);
@@ -47,9 +48,9 @@ pub(super) fn recognise_many(bytes: &[u8], len_max: u32, out: &mut [Request]) ->
         };
         let found = if words == TWO_WORDS
             && name == GET
-            && let Some(key) = short_word(rest, NAME_END)
+            && let Some(key) = bulk::two_digit_at(rest, NAME_END)
         {
-            request(commands::GET, true, key, key.end + 2, len_max)
+            request(commands::GET, true, key, key.raw.end, len_max)
         } else {
             recognise_apart(rest, len_max)
         };
@@ -71,9 +72,9 @@ fn recognise_apart(bytes: &[u8], len_max: u32) -> Option<Request> {
 
 #[inline(always)]
 fn set(bytes: &[u8], len_max: u32) -> Option<Request> {
-    let key = word(bytes, NAME_END)?;
-    let end = word(bytes, to_usize(key.end) + 2)?.end + 2;
-    request(commands::SET, false, key, end, len_max)
+    let key = bulk::at(bytes, NAME_END)?;
+    let value = bulk::at(bytes, key.raw.end)?;
+    request(commands::SET, false, key, value.raw.end, len_max)
 }
 
 /// The number of words, and what follows, in lower case.
@@ -90,52 +91,23 @@ fn head(bytes: &[u8]) -> Option<(u64, u64)> {
 }
 
 #[inline(always)]
-fn request(command: u16, readonly: bool, key: Span, len: u32, len_max: u32) -> Option<Request> {
+fn request(command: u16, readonly: bool, key: Word, len: u32, len_max: u32) -> Option<Request> {
     (len <= len_max).then_some(Request {
         len,
         command,
         noreply: false,
         readonly,
-        route: Route::Key(key),
+        route: Route::Key(key.text),
     })
 }
 
-/// The word whose header begins at `at`, if it and its line end are there.
-#[inline(always)]
-fn word(bytes: &[u8], at: usize) -> Option<Span> {
-    spanned(
-        bytes,
-        at,
-        scan::likely_short_header(b'$', bytes.get(at..)?)?,
-    )
-}
-
-/// As [`word`], for a word of ten to 99 bytes.
-#[inline(always)]
-fn short_word(bytes: &[u8], at: usize) -> Option<Span> {
-    spanned(
-        bytes,
-        at,
-        (scan::two_digit_header(b'$', bytes.get(at..)?)?, 5),
-    )
-}
-
-#[inline(always)]
-fn spanned(bytes: &[u8], at: usize, (len, header_len): (u32, u32)) -> Option<Span> {
-    let start = at + to_usize(header_len);
-    let end = start + to_usize(len);
-    let after = bytes.get(end..end + 2)?;
-    (after == b"\r\n").then(|| Span {
-        start: to_u32(start),
-        end: to_u32(end),
-    })
-}
-
-const _: () = assert!(NAME_END == b"*2\r\n$3\r\nGET\r\n".len());
+const _: () = assert!(to_usize(NAME_END) == b"*2\r\n$3\r\nGET\r\n".len());
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::num::to_u32;
+    use crate::proto::Span;
 
     #[test]
     fn only_the_two_commands_are_recognised_and_only_whole() {

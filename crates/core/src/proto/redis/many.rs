@@ -5,8 +5,8 @@
 
 use alloc::vec::Vec;
 
+use super::bulk::{self, Word};
 use super::commands::{self, Keys, Serve};
-use super::words::Word;
 use crate::num::to_usize;
 use crate::proto::{Noted, Part, Request, RequestLimits, Route, Span, scan};
 
@@ -31,7 +31,7 @@ fn recognise(bytes: &[u8], limits: &RequestLimits, parts: &mut Vec<Part>) -> Opt
     if words < 3 || limits.unauthenticated {
         return None;
     }
-    let name = word(bytes, name_at)?;
+    let name = bulk::at(bytes, name_at)?;
     let command = find(name.text.of(bytes))?;
     let row = commands::row(command);
     let Serve::Split(
@@ -63,7 +63,7 @@ fn recognise(bytes: &[u8], limits: &RequestLimits, parts: &mut Vec<Part>) -> Opt
 fn keys(bytes: &[u8], mut at: u32, count: u32, parts: &mut Vec<Part>) -> Option<u32> {
     parts.resize(to_usize(count), Part::default());
     for part in parts {
-        let Word { raw, text: key } = word(bytes, at)?;
+        let Word { raw, text: key } = bulk::at(bytes, at)?;
         *part = Part { key, raw };
         at = raw.end;
     }
@@ -74,8 +74,8 @@ fn keys(bytes: &[u8], mut at: u32, count: u32, parts: &mut Vec<Part>) -> Option<
 fn pairs(bytes: &[u8], mut at: u32, count: u32, parts: &mut Vec<Part>) -> Option<u32> {
     parts.resize(to_usize(count), Part::default());
     for part in parts {
-        let key = word(bytes, at)?;
-        let value = word(bytes, key.raw.end)?;
+        let key = bulk::at(bytes, at)?;
+        let value = bulk::at(bytes, key.raw.end)?;
         let raw = Span {
             start: at,
             end: value.raw.end,
@@ -84,22 +84,6 @@ fn pairs(bytes: &[u8], mut at: u32, count: u32, parts: &mut Vec<Part>) -> Option
         at = raw.end;
     }
     Some(at)
-}
-
-/// The word whose header begins at `at`, if it and its line end are there and its length is short.
-#[inline(always)]
-fn word(bytes: &[u8], at: u32) -> Option<Word> {
-    let (len, header_len) = scan::likely_short_header(b'$', bytes.get(to_usize(at)..)?)?;
-    let start = at + header_len;
-    let end = start + len;
-    let after = bytes.get(to_usize(end)..)?.first_chunk::<2>()?;
-    (after == b"\r\n").then_some(Word {
-        raw: Span {
-            start: at,
-            end: end + 2,
-        },
-        text: Span { start, end },
-    })
 }
 
 /// The place of the command called `name`, if it is one of those that are split.

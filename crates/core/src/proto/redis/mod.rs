@@ -5,6 +5,7 @@
 //! | module | knows |
 //! |---|---|
 //! | `commands` | the command table: how each command is served, where its keys stand |
+//! | `bulk` | one whole bulk string |
 //! | `words` | the words of a complete request |
 //! | `keys` | which words of a request are keys |
 //! | [`request`], [`inline`] | where a request ends |
@@ -15,6 +16,7 @@
 //! | [`split`], [`merge`] | requests for several servers |
 //! | [`local`] | what the proxy answers itself |
 
+mod bulk;
 mod classify;
 mod commands;
 #[rustfmt::skip] // generated

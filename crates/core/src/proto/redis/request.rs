@@ -16,6 +16,7 @@
 //! 4. A refused large frame passes in pieces ([`Parse::Skip`]) and is still read word by word, so
 //!    that the next request is found.
 
+use super::bulk;
 use super::classify::classify;
 use super::words::{Command, HEAD_WORDS};
 use super::{Invalid, fast, many};
@@ -167,21 +168,11 @@ impl RequestParser {
             return None;
         }
         let mut read = self.read;
-        while let Some(word) = bytes.get(to_usize(at)..)
-            && let Some((len, header_len)) = scan::likely_short_header(b'$', word)
-        {
-            let start = at + header_len;
-            let end = start + len;
-            let is_whole = bytes
-                .get(to_usize(end)..)
-                .is_some_and(|rest| rest.starts_with(b"\r\n"));
-            if !is_whole {
-                break;
-            }
+        while let Some(word) = bulk::at(bytes, at) {
             if let Some(slot) = self.head.get_mut(to_usize(read)) {
-                *slot = Span { start, end };
+                *slot = word.text;
             }
-            at = end + 2;
+            at = word.raw.end;
             read += 1;
             if read == self.words {
                 return Some(to_usize(at));

@@ -9,6 +9,7 @@
 
 use alloc::vec::Vec;
 
+use super::bulk;
 use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::ResponseStep;
@@ -59,8 +60,8 @@ impl ResponseParser {
         let mut is_begun = self.elements > 0 || self.scanned > 0;
         for place in lens {
             let rest = &bytes[at..];
-            let len = if !is_begun && let Some(len) = whole_short_bulk(rest) {
-                len
+            let len = if !is_begun && let Some(word) = bulk::two_digit_at(rest, 0) {
+                to_usize(word.raw.end)
             } else if rest.is_empty() {
                 break;
             } else {
@@ -156,25 +157,18 @@ impl ResponseParser {
             let rest = bytes.get(at..)?;
             let line = rest.first_chunk();
             at += match line.and_then(|line| known.at(line)) {
-                Some(len) => len,
-                None if rest.starts_with(NIL) => {
-                    at += NIL.len();
-                    *mark = at;
-                    continue;
-                }
+                Some(len) if bulk::is_line_end(rest, len) => len + 2,
+                Some(_) => return None,
+                None if rest.starts_with(NIL) => NIL.len(),
                 None => {
-                    let (len, header_len) = scan::likely_short_header(b'$', rest)?;
+                    let word = bulk::at(rest, 0)?;
                     if let Some(line) = line {
-                        let len = to_usize(header_len + len);
-                        known = Known::new(*line, to_usize(header_len), len);
+                        let header_len = to_usize(word.text.start);
+                        known = Known::new(*line, header_len, to_usize(word.text.end));
                     }
-                    to_usize(header_len + len)
+                    to_usize(word.raw.end)
                 }
             };
-            if bytes.get(at..)?.first_chunk::<2>()? != b"\r\n" {
-                return None;
-            }
-            at += 2;
             *mark = at;
         }
         self.scanned = 0;
@@ -244,20 +238,10 @@ impl ResponseParser {
 /// The length of the response that `bytes` begin with, if it is a short bulk string and whole.
 #[inline(always)]
 fn whole_bulk(bytes: &[u8]) -> Option<usize> {
-    let (len, header_len) = scan::likely_short_header(b'$', bytes)?;
-    let end = to_usize(len + header_len);
-    let after = bytes.get(end..)?.first_chunk::<2>()?;
-    (after == b"\r\n").then_some(end + 2)
+    bulk::at(bytes, 0).map(|word| to_usize(word.raw.end))
 }
 
 const NIL: &[u8] = b"$-1\r\n";
-
-/// As [`whole_bulk`], for ten to 99 bytes.
-#[inline(always)]
-fn whole_short_bulk(bytes: &[u8]) -> Option<usize> {
-    let end = to_usize(scan::two_digit_header(b'$', bytes)?) + 5;
-    (bytes.get(end..end + 2)? == b"\r\n").then_some(end + 2)
-}
 
 enum Body {
     Ended(usize),

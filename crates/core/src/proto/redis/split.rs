@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
+use super::bulk::Word;
 use super::commands::{self, Serve};
 use super::keys::{self, Located};
-use super::words::{Command, Word, read_head, write_array_header};
+use super::words::{Command, read_head, write_array_header};
 use super::write_bulk;
 use crate::num::to_usize;
 use crate::proto::{Part, Request, Span};

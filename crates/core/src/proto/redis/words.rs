@@ -1,5 +1,6 @@
 //! The words of a complete request.
 
+use super::bulk::{self, Word};
 use super::write_header;
 use crate::num::{to_u32, to_usize};
 use crate::proto::{Span, scan};
@@ -17,15 +18,6 @@ pub(super) struct Command<'a> {
     pub(super) words: u32,
     /// The first words; those beyond `words` are empty or stale.
     pub(super) head: &'a [Span; HEAD_WORDS],
-}
-
-/// One word of a frame.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Word {
-    /// With header and line end.
-    pub(super) raw: Span,
-    /// The word alone.
-    pub(super) text: Span,
 }
 
 /// The words of a frame in order.
@@ -83,20 +75,13 @@ impl Iterator for Words<'_> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Word> {
-        let line = self.frame.get(to_usize(self.at)..)?;
-        let (len, header_len) =
-            scan::likely_short_header(b'$', line).or_else(|| header(b'$', line))?;
-        let start = self.at + header_len;
-        let end = start + len;
-        let raw = Span {
-            start: self.at,
-            end: end + 2,
-        };
-        self.at = raw.end;
-        Some(Word {
-            raw,
-            text: Span { start, end },
-        })
+        let word = bulk::at(self.frame, self.at).or_else(|| {
+            let line = self.frame.get(to_usize(self.at)..)?;
+            let (len, header_len) = header(b'$', line)?;
+            Some(Word::new(self.at, header_len, len))
+        })?;
+        self.at = word.raw.end;
+        Some(word)
     }
 }
 

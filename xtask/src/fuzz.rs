@@ -19,7 +19,7 @@ const TARGETS: [&str; 6] = [
     "configuration",
 ];
 
-/// What cargo-fuzz sets, too, but for the sanitizer.
+/// The flags that cargo-fuzz sets, without the sanitizer.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

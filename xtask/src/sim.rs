@@ -22,7 +22,7 @@ const FAILURES_MAX: usize = 20;
 #[cfg(canary)]
 const CANARY_SEEDS: u64 = 256;
 
-/// What to sweep.
+/// The range of a sweep.
 #[derive(Clone, Copy, Debug)]
 struct Sweep {
     first: u64,
@@ -37,7 +37,7 @@ struct Sweep {
 /// [--threads N] [--failures N] [--quiet]`.
 ///
 /// # Errors
-/// What is wrong with the arguments, or that oracles spoke up.
+/// Wrong arguments, or findings of the oracles.
 pub(crate) fn sweep(args: impl Iterator<Item = String>) -> Result<(), String> {
     let sweep = parse(args)?;
     // Each failure is told once, with its story.
@@ -86,7 +86,7 @@ pub(crate) fn sweep(args: impl Iterator<Item = String>) -> Result<(), String> {
     }
 }
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Debug, Default)]
 struct Totals {
     worlds: AtomicU64,

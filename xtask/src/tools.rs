@@ -1,4 +1,4 @@
-//! What the verbs share: where things are, how they are built, how they fail.
+//! Code that the verbs share: places, builds, failures.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::Command;
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
-/// What fallible functions of the verbs return.
+/// The result of a verb's fallible functions.
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
 impl Failure {

@@ -1,4 +1,4 @@
-//! What the engine must be told of a configuration file: resolved, checked, without addresses.
+//! The part of a configuration file that the engine is told: resolved, checked, without addresses.
 
 use alloc::{boxed::Box, vec::Vec};
 
@@ -68,7 +68,7 @@ pub struct PoolConfig {
 }
 
 configured_word! {
-    /// What becomes of a multi-key command that cannot be split when its keys live on several
+    /// The outcome of a multi-key command that cannot be split when its keys live on several
     /// servers.
     pub enum CrossServerKeys {
         /// The client gets a `CROSSSLOT` error (default).
@@ -79,13 +79,13 @@ configured_word! {
 }
 
 configured_word! {
-    /// What becomes of the keys of an ejected server.
+    /// The outcome of requests for the keys of an ejected server.
     pub enum EjectPolicy {
         /// The other servers get them (default).
         Rehash = "rehash",
         /// Their requests get an error at once.
         Fail = "fail",
-        /// As `Fail`, but plain reads are answered as if the key were not there.
+        /// Like `Fail`, but plain reads are answered as if the key were not there.
         Miss = "miss",
     }
 }

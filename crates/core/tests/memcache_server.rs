@@ -1,4 +1,4 @@
-//! What the parser lets through and what it says itself, held against a real memcached.
+//! The parser's decisions and its own words, held against a real memcached.
 //!
 //! For every line the server is asked too, on a connection of its own, with a `version` behind it
 //! that shows where the server took the request to end.

@@ -9,7 +9,7 @@ use twemproxy_core::proto::{
     Route, Then, parts,
 };
 
-/// What the parser said; lengths of skipped bytes add up, as their cuts depend on the pieces.
+/// The parser's verdict; lengths of skipped bytes add up, as their cuts depend on the pieces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Seen {
     Request(Request, Vec<u8>),

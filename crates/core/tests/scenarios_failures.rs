@@ -1,4 +1,4 @@
-//! What becomes of requests and servers when servers fail: a hand-driven engine in virtual time.
+//! Requests and servers when servers fail: a hand-driven engine in virtual time.
 //! The numbers before the tests are those of `docs/compat.md`.
 
 #![allow(dead_code, reason = "the support module serves several test files")]

@@ -86,7 +86,7 @@ fn clients_that_wait_for_a_frozen_server_go_on_when_it_is_given_up() {
     assert!(hand.engine.held() > SERVER_OUTPUT_SOFT);
     hand.wait_ms(100);
     assert!(!hand.is_read_paused(client));
-    // What follows goes to a new connection.
+    // The requests that follow go to a new connection.
     hand.send(client, b"get b\r\n");
     hand.say(hand.conn(0), b"END\r\n");
     assert_eq!(hand.conns_of(0).len(), 2);
@@ -305,7 +305,7 @@ fn clients_whose_own_waiting_requests_fill_the_memory_go_on() {
     }
 }
 
-/// What a worker does while each of fifty responses takes its server `millis`, and its own ticks next to
+/// The work of a worker while each of fifty responses takes its server `millis`, and its own ticks next to
 /// nothing: whether it then lets events gather.
 fn gathers_when_responses_take(millis: u64) -> bool {
     let mut hand = Hand::new(pool(Protocol::Memcache, 1));

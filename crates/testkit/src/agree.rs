@@ -95,7 +95,7 @@ fn check_broken(frame: &redis::Frame, event: Option<&Event>, here: &str) {
     }
 }
 
-/// As [`redis_requests`], for memcached.
+/// Like [`redis_requests`], for memcached.
 pub fn memcache_requests(bytes: &[u8]) {
     let outcome = feed::requests(Protocol::Memcache, &LIMITS, bytes, []);
     let mut events = outcome.events.iter();

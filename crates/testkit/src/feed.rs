@@ -9,14 +9,14 @@ use twemproxy_core::proto::{
     Route, Then, parts, redis::inline,
 };
 
-/// What happened at the front of a client's bytes.
+/// One event at the front of a client's bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A request.
     Request {
         /// Where its frame starts in all bytes.
         start: usize,
-        /// As the parser gave it.
+        /// The request as the parser gave it.
         request: Request,
         /// Its keys, in request order.
         keys: Vec<Vec<u8>>,
@@ -29,21 +29,21 @@ pub enum Event {
         len: usize,
         /// The array it became.
         frame: Vec<u8>,
-        /// What that is.
+        /// The parsed result.
         request: Request,
         /// Its keys.
         keys: Vec<Vec<u8>>,
     },
     /// A refusal.
     Refused {
-        /// What the client is told.
+        /// The client's response.
         reply: Vec<u8>,
         /// Whether the connection ends here.
         closes: bool,
     },
 }
 
-/// What happened, and what is left of the bytes.
+/// All events, and the bytes that are left.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
     /// In order.
@@ -261,16 +261,16 @@ fn keys(protocol: Protocol, frame: &[u8], request: &Request) -> Vec<Vec<u8>> {
     }
 }
 
-/// What a server's bytes are.
+/// A server's bytes, measured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Responses {
     /// The lengths of the whole ones.
     pub lens: Vec<usize>,
-    /// What follows them.
+    /// The end behind them.
     pub end: ResponseEnd,
 }
 
-/// What follows the last whole response.
+/// The state behind the last whole response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ResponseEnd {
     /// Nothing.

@@ -1,4 +1,4 @@
-//! What fuzzers call with any bytes, and the normal tests with those the fuzzers found worth keeping.
+//! Fuzz targets: fuzzers call them with any bytes, normal tests with the corpus that fuzzers kept.
 //!
 //! A function returns if all is well and panics if not: a parser panicked, took more than it was
 //! given, saw something else in other pieces, or disagreed with the model; the engine panicked, lost
@@ -15,7 +15,7 @@ use twemproxy_core::proto::Protocol;
 use crate::rng::Rng;
 use crate::{agree, feed, transcripts};
 
-/// What is fuzzed: a name, the function, and inputs to begin with.
+/// A fuzz target: its name, the function, and inputs to begin with.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// The name of the binary in `fuzz/` and of the folder in `fuzz/corpus/`.
@@ -87,24 +87,24 @@ fn small(inputs: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
     inputs.filter(|bytes| bytes.len() <= SEED_LEN_MAX).collect()
 }
 
-/// What a redis client may send.
+/// Bytes that a redis client may send.
 pub fn redis_requests(bytes: &[u8]) {
     requests(Protocol::Redis, bytes);
     agree::redis_requests(bytes);
 }
 
-/// What a memcached client may send.
+/// Bytes that a memcached client may send.
 pub fn memcache_requests(bytes: &[u8]) {
     requests(Protocol::Memcache, bytes);
     agree::memcache_requests(bytes);
 }
 
-/// What a redis server may send.
+/// Bytes that a redis server may send.
 pub fn redis_responses(bytes: &[u8]) {
     responses(Protocol::Redis, bytes);
 }
 
-/// What a memcached server may send.
+/// Bytes that a memcached server may send.
 pub fn memcache_responses(bytes: &[u8]) {
     responses(Protocol::Memcache, bytes);
 }

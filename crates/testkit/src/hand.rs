@@ -12,7 +12,7 @@ use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId, ServerIdx};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::{Micros, Span};
 
-/// What becomes of a connection attempt.
+/// The outcome of a connection attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnConnect {
     /// It stands at once.
@@ -141,7 +141,7 @@ impl Hand {
         fed
     }
 
-    /// What the proxy has written on a connection since the last look.
+    /// Bytes that the proxy has written on a connection since the last call.
     pub fn got(&mut self, conn: impl Into<ConnId>) -> String {
         let bytes = std::mem::take(&mut self.pipe(conn.into()).written);
         String::from_utf8_lossy(&bytes).into_owned()

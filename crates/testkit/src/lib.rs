@@ -1,4 +1,4 @@
-//! What tests compare the proxy with, and what they run it against. Never shipped.
+//! Test support: models to compare the proxy with, servers and worlds to run it against. Never shipped.
 //!
 //! | module | is |
 //! |---|---|

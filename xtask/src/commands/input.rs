@@ -1,4 +1,4 @@
-//! What servers say about their commands.
+//! The commands as servers describe them.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -30,7 +30,7 @@ pub(super) enum Manner {
 /// A canned server; it lives as long as the process.
 #[derive(Clone, Debug)]
 pub(super) struct Canned {
-    /// As it stands in a configuration file, without weight and name.
+    /// Its address in the form of a configuration file, without weight and name.
     pub(super) place: String,
     pub(super) name: String,
     kept: Arc<Mutex<Vec<u8>>>,
@@ -80,7 +80,7 @@ impl Canned {
         format!("    - {}:{weight} {}\n", self.place, self.name)
     }
 
-    /// What it was sent since it was asked last, over all connections.
+    /// Bytes received since the last call, over all connections.
     pub(super) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut *self.kept.lock().expect("no holder panics"))
     }

@@ -26,7 +26,7 @@ const CASES: &[&str] = &[
     "-t -d -c good.yml", "-t -v 11 -o t.log -c good.yml", "-t -c good.yml -m 512 -s 1 -i 1",
 ];
 
-/// What they say with a bad file, where ours adds the reason.
+/// The output of both with a bad file, where ours adds the reason.
 #[rustfmt::skip]
 const BAD_FILES: &[(&str, &str)] = &[
     ("-t -c bad.yml", "bad.yml:3:3: conf: directive \"foo\" is unknown\n"),
@@ -156,7 +156,7 @@ pub(super) fn compare(pair: &Pair) -> Vec<Cell> {
     cells
 }
 
-/// What ours must say where 0.5 said this.
+/// The output required of ours where 0.5 said this.
 fn expected(theirs: &Said) -> Expect {
     let wanted = Said {
         stderr: with_our_additions(&theirs.stderr),

@@ -20,7 +20,7 @@ const NUMBERS: [&str; 7] = [
 const NUMBER_VALUES: [&str; 14] = [
     "1", "0", "-1", "1s", "1.5", "+5", "2147483647", "0x10", "00010", "1e3", "1_000", "\"400\"", "' 4'", "four",
 ];
-/// What 0.5 wraps.
+/// Values that 0.5 wraps around.
 const WRAPPED_VALUES: [&str; 4] = [
     "2147483648",
     "4294967295",
@@ -290,7 +290,7 @@ fn verdict(side: &Side, dir: &std::path::Path) -> String {
     let reason = log
         .lines()
         .find_map(|line| line.find("conf: ").map(|at| &line[at..]));
-    // What the resolver says of a host depends on the machine.
+    // The resolver's words about a host depend on the machine.
     let reason = reason.map(|text| match text.find(": failed to lookup") {
         Some(at) => format!("{})", &text[..at]),
         None => text.to_owned(),

@@ -20,7 +20,7 @@ pub(super) struct Side {
     pub(super) binary: PathBuf,
 }
 
-/// What a run that ended left behind.
+/// Everything that a finished run left behind.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Said {
     pub(super) status: String,

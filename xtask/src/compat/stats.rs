@@ -23,7 +23,7 @@ const BETTER: [(&str, &str, &str); 6] = [
     ("below fin server_connections", "D23", "0"),
 ];
 
-/// What depends on the machine and the moment.
+/// Fields that depend on the machine and the moment.
 const VOLATILE: [&str; 3] = ["source", "uptime", "timestamp"];
 
 pub(super) fn compare(pair: &Pair) -> Vec<Cell> {
@@ -66,7 +66,7 @@ pub(super) fn compare(pair: &Pair) -> Vec<Cell> {
 
 const TOTAL: &str = "total_connections";
 
-/// What we may count as connections ever made, for the same traffic: theirs, and one more for each
+/// The connections ever made that we may count for the same traffic: theirs, and one more for each
 /// connection that a server closed to us and not to them.
 fn expected_total(theirs: &[(String, String)], ours: &[(String, String)]) -> String {
     let sum = |numbers: &[(String, String)], ending: &str| -> i64 {

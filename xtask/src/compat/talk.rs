@@ -1,4 +1,4 @@
-//! What clients are answered, in front of real servers and of broken ones.
+//! Responses to clients, in front of real servers and of broken ones.
 //!
 //! Each conversation is one write, a request behind it that shows whether the connection is still
 //! open, and the end of the client's half; the answer is everything up to the proxy's close. Each

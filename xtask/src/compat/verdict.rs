@@ -1,4 +1,4 @@
-//! What a difference between the two proxies is worth, and the table of all of them.
+//! Verdicts on the differences between the two proxies, and the table of all of them.
 //!
 //! A difference is never forgiven by its size: either the case says beforehand which decision it
 //! rests on and what ours answers exactly, or it is unexplained. A declared difference that is
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use twemproxy_testkit::wire::{difference, escape};
 
-/// What a case expects of the two answers.
+/// The relation that a case expects between the two responses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Expect {
     /// Byte for byte alike.

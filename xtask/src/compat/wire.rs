@@ -1,4 +1,4 @@
-//! What reaches the servers.
+//! Bytes that reach the servers.
 
 use std::fmt::Write as _;
 
@@ -77,7 +77,7 @@ const MEMCACHED: [&str; 27] = [
     "incr a 1 noreply\nget a\n", "touch a 1 noreply\nget a\n", "get noreply\n", "cas a 0 0 1 77 noreply\nx\nget a\n",
 ];
 
-/// What ours sends where 0.5 sends something else.
+/// Our bytes where 0.5 sends others.
 const BETTER: [(&str, &str, &str); 2] = [
     (
         "db on a unix socket: first request",
@@ -113,7 +113,7 @@ pub(super) fn compare(pair: &Pair) -> Vec<Cell> {
         .collect()
 }
 
-/// What each request became at each server, by the request's name.
+/// Each request as each server received it, by the request's name.
 fn recorded(side: &Side) -> Vec<(String, Vec<u8>)> {
     let dir = private_dir();
     let mut yaml = String::new();

@@ -69,10 +69,10 @@ pub fn short_header(kind: u8, line: &[u8]) -> Option<(u32, u32)> {
     (is_number && head & 0xFF == kind && tail == CRLF).then(|| (100 * a + 10 * b + c, 6))
 }
 
-/// As [`short_header`], quicker for one or two digits with at least eight bytes behind them: the
+/// Like [`short_header`], quicker for one or two digits with at least eight bytes behind them: the
 /// header of nearly every key and value.
 ///
-/// What is expected is taken out with `^`, all bytes at once. A digit leaves its value, at most 9,
+/// The expected bytes are taken out with `^`, all at once. A digit leaves its value, at most 9,
 /// and anything else leaves 10 or more: with 6 added or without, its high half is not 0.
 #[inline(always)]
 #[must_use]
@@ -90,8 +90,8 @@ pub fn likely_short_header(kind: u8, line: &[u8]) -> Option<(u32, u32)> {
     short_header(kind, line)
 }
 
-/// The header line of the element before, which the next one's often is too: most values of one answer
-/// are of one length. What is known need not be read, so the processor is far ahead of the memory.
+/// The header line of the previous element. Most values of one response have the same length, so the next
+/// header often equals it: then its length is known, and the CPU does not wait for the load.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<T> {
     bytes: u64,
@@ -113,7 +113,7 @@ impl<T: Copy> Known<T> {
         }
     }
 
-    /// What `line` begins with, if it is this.
+    /// The meaning, if `line` begins with this header.
     #[inline(always)]
     #[must_use]
     pub fn at(&self, line: &[u8; 8]) -> Option<T> {
@@ -125,7 +125,7 @@ impl<T: Copy> Known<T> {
     }
 }
 
-/// As [`likely_short_header`], for two digits only: the commonest.
+/// Like [`likely_short_header`], for the commonest case alone: two digits.
 #[inline(always)]
 #[must_use]
 pub fn two_digit_header(kind: u8, line: &[u8]) -> Option<u32> {

@@ -1,4 +1,4 @@
-//! What the scenario tests share.
+//! Code that the scenario tests share.
 
 use twemproxy_core::config::PoolConfig;
 use twemproxy_core::proto::Protocol;

@@ -1,4 +1,4 @@
-//! What two servers' replies to one command must have in common.
+//! Laws: the properties that two servers' responses to one command must share.
 
 use crate::model::Measure;
 use crate::model::redis::measure_reply;

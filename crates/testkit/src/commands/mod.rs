@@ -19,8 +19,8 @@ pub use law::Law;
 pub struct Command {
     /// The words or the line, for people.
     pub text: String,
-    /// What goes over the wire.
+    /// The bytes on the wire.
     pub bytes: Vec<u8>,
-    /// What the two replies have in common; `None`: there is no reply.
+    /// The law that holds between the two responses; `None` if there is no response.
     pub law: Option<Law>,
 }

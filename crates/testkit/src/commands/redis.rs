@@ -176,7 +176,7 @@ impl Iterator for Stream {
     }
 }
 
-/// What the commands of one line share.
+/// State shared by the commands of one line.
 struct Draft {
     tag: usize,
     last_key: Vec<u8>,

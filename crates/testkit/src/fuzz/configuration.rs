@@ -86,7 +86,7 @@ fn check_refusal(bytes: &[u8], error: &ConfigError) {
     assert!(reason.starts_with("conf: "), "{error}");
 }
 
-/// What a [`ProxyConfig`] promises to those who use it.
+/// The promises of a [`ProxyConfig`] to its users.
 fn check(config: &ProxyConfig) {
     let pools = &config.core.pools;
     assert!(!pools.is_empty());

@@ -24,7 +24,7 @@ use crate::wire::{DEADLINE, Wire};
 /// The name of the pool of a [`Bed`].
 pub const POOL: &str = "alpha";
 
-/// What most tests need: servers, one more server to ask directly, and a proxy with one pool in
+/// The set-up of most tests: servers, one more server to ask directly, and a proxy with one pool in
 /// front of the former.
 #[derive(Debug)]
 pub struct Bed {

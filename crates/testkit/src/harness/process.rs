@@ -41,7 +41,7 @@ impl Process {
         self.child.id()
     }
 
-    /// What it wrote to standard output and error so far.
+    /// Its standard output and error so far.
     #[must_use]
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()

@@ -9,7 +9,7 @@ const KEY_MAX: usize = 250;
 /// Bytes of a line that is certainly short enough.
 const LINE_SAFE: usize = 1024;
 
-/// What the front of a client's bytes is.
+/// The meaning of the front of a client's bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
     /// A whole request.

@@ -9,7 +9,7 @@ const ARGS_MAX: i64 = 1024 * 1024;
 /// Bytes of one bulk string.
 const BULK_MAX: i64 = 512 * 1024 * 1024;
 
-/// What the front of a client's bytes is.
+/// The meaning of the front of a client's bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
     /// A request as an array.
@@ -251,7 +251,7 @@ const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
 }
 
-/// What a request asks of a sharding proxy.
+/// The work that a request asks of a sharding proxy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Meaning {
     /// It is for the owners of these keys.

@@ -3,7 +3,7 @@
 use super::{Requests, Responses, boundary_sizes, filler, refusal, request};
 use crate::feed::ResponseEnd;
 
-/// What clients send.
+/// Transcripts of clients.
 #[must_use]
 pub fn requests() -> Vec<Requests> {
     let mut all = retrieval();
@@ -175,7 +175,7 @@ fn unfinished() -> Vec<Requests> {
     .collect()
 }
 
-/// What servers send.
+/// Transcripts of servers.
 #[must_use]
 pub fn responses() -> Vec<Responses> {
     let one = Responses::one;

@@ -3,20 +3,20 @@
 pub mod memcache;
 pub mod redis;
 
-/// What a client sends.
+/// A client's bytes and their meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Requests {
-    /// What is special about it.
+    /// The reason it is here.
     pub name: String,
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// What they mean, in order; nothing follows a close.
+    /// Their meaning, frame by frame; nothing follows a close.
     pub meaning: Vec<Meaning>,
     /// The bytes end in the middle of a frame.
     pub unfinished: bool,
 }
 
-/// What one frame means.
+/// The meaning of one frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Meaning {
     /// A request of this many bytes (an inline command: of its line) with these keys. Requests that
@@ -36,16 +36,16 @@ pub enum Meaning {
     },
 }
 
-/// What a server sends.
+/// A server's bytes and their meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Responses {
-    /// What is special about it.
+    /// The reason it is here.
     pub name: String,
     /// The bytes.
     pub bytes: Vec<u8>,
     /// Lengths of the whole responses.
     pub lens: Vec<usize>,
-    /// What follows them.
+    /// The end behind them.
     pub end: crate::feed::ResponseEnd,
 }
 

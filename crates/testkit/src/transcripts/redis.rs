@@ -4,7 +4,7 @@ use super::{Meaning, Requests, Responses, boundary_sizes, filler, refusal, reque
 use crate::feed::ResponseEnd;
 use crate::model::redis::{array_of, bulk};
 
-/// What clients send.
+/// Transcripts of clients.
 #[must_use]
 pub fn requests() -> Vec<Requests> {
     let mut all = valid();
@@ -304,7 +304,7 @@ fn unfinished() -> Vec<Requests> {
     .collect()
 }
 
-/// What servers send.
+/// Transcripts of servers.
 #[must_use]
 pub fn responses() -> Vec<Responses> {
     let one = Responses::one;

@@ -6,7 +6,7 @@ pub(super) struct Line {
     pub(super) text: &'static str,
     /// The decision on which a difference rests; empty where both must be alike.
     pub(super) reason: &'static str,
-    /// What ours answers then; `\n` stands for a line end.
+    /// Our response then; `\n` stands for a line end.
     pub(super) ours: &'static str,
 }
 

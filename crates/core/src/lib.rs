@@ -13,7 +13,8 @@
 //! | [`counters`] | the statistics table |
 //! | [`buf`] | where bytes wait |
 //! | [`proto`] | what bytes mean: redis and memcached requests and responses |
-//! | [`ring`] | which server owns a key |
+//! | [`topology`] | which server owns a key |
+//! | [`owner`] | which servers are well, decided once for all engines |
 //! | [`engine`] | everything that happens between a client and its servers |
 //!
 //! Dependencies point downwards in that list only.
@@ -34,7 +35,8 @@ pub mod engine;
 pub mod ids;
 pub mod limits;
 mod num;
+pub mod owner;
 pub mod proto;
-pub mod ring;
 pub mod time;
+pub mod topology;
 mod words;

@@ -9,8 +9,8 @@ use twemproxy_core::config::Config;
 use twemproxy_core::engine::{Action, Engine};
 use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
 use twemproxy_core::proto::Protocol;
-use twemproxy_core::ring::{Ring, RingServer};
 use twemproxy_core::time::{Micros, Span};
+use twemproxy_core::topology::{Placement, RingServer};
 use twemproxy_testkit::hand::pool;
 
 thread_local! {
@@ -143,7 +143,7 @@ fn key_on(server: u32) -> String {
             live: true,
         })
         .collect();
-    let ring = Ring::build(config.distribution, &servers);
+    let ring = Placement::build(config.distribution, &servers);
     (0..10_000)
         .map(|i| format!("k{i:05}"))
         .find(|key| ring.pick(config.hash.hash(key.as_bytes())) == Some(server))

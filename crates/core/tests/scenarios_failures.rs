@@ -7,9 +7,10 @@ mod support;
 
 use support::{bulk, cmd, key_of, redis, with_timeout};
 use twemproxy_core::config::{EjectPolicy, PoolConfig};
-use twemproxy_core::engine::{Closed, Mail, Notice, Report, Topology};
+use twemproxy_core::engine::{Closed, Notice};
 use twemproxy_core::ids::{PoolIdx, ServerIdx};
 use twemproxy_core::limits;
+use twemproxy_core::owner::{Mail, Report, Topology};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
 use twemproxy_testkit::hand::{Hand, OnConnect, pool};

@@ -4,7 +4,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use twemproxy_core::config::Config;
-use twemproxy_core::engine::{HealthOwner, Report};
+use twemproxy_core::owner::{HealthOwner, Report};
 use twemproxy_core::time::Micros;
 
 use crate::clock::{Clock, sleep_until};

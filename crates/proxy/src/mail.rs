@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
-use twemproxy_core::engine::{Mail, Report};
 use twemproxy_core::ids::{PoolIdx, ServerConnId, ServerIdx};
+use twemproxy_core::owner::{Mail, Report};
 
 use crate::net::poller::Waker;
 use crate::net::stream::Stream;

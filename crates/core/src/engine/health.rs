@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 use super::Engine;
 use super::action::{Action, Notice};
 use super::closed::Closed;
-use super::owner::{HealthOwner, Mail, Report, Topology};
 use super::rng::Rng;
 use super::server::{ConnPhase, ServerConn};
 use super::slot::Origin;
@@ -17,6 +16,7 @@ use crate::config::EjectPolicy;
 use crate::ids::{ServerConnId, ServerIdx};
 use crate::limits::{RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN};
 use crate::num::{to_u64, to_usize};
+use crate::owner::{HealthOwner, Mail, Report, Topology};
 use crate::proto;
 use crate::time::Span;
 

@@ -9,7 +9,7 @@ use crate::config::PoolConfig;
 use crate::counters::PoolCounters;
 use crate::ids::ServerIdx;
 use crate::num::{to_u32, to_usize};
-use crate::ring::{Distribution, HashKind, Ring, RingServer, tag};
+use crate::topology::{Distribution, HashKind, Placement, RingServer, tag};
 
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -19,7 +19,7 @@ pub(crate) struct Pool {
     /// Its keys are hashed whole with the default function, as those of most pools are.
     hashes_plainly: bool,
     /// Replaced whole when a server is ejected or restored.
-    ring: Ring,
+    ring: Placement,
     /// Of the topology in force; 0 is the configuration's.
     pub(crate) topology_version: u64,
     pub(crate) counters: Arc<PoolCounters>,
@@ -117,7 +117,7 @@ impl Pool {
     }
 }
 
-fn build(config: &PoolConfig, is_live: impl Fn(usize) -> bool) -> Ring {
+fn build(config: &PoolConfig, is_live: impl Fn(usize) -> bool) -> Placement {
     let servers: Vec<_> = config
         .servers
         .iter()
@@ -128,5 +128,5 @@ fn build(config: &PoolConfig, is_live: impl Fn(usize) -> bool) -> Ring {
             live: is_live(position),
         })
         .collect();
-    Ring::build(config.distribution, &servers)
+    Placement::build(config.distribution, &servers)
 }

@@ -8,7 +8,7 @@ use twemproxy_core::engine::{Closed, Notice};
 use twemproxy_core::ids::{ClientId, ConnId, ServerIdx};
 use twemproxy_core::limits::RECONNECT_WAIT_MAX;
 use twemproxy_core::proto::Protocol;
-use twemproxy_core::ring::{Distribution, Ring, RingServer, tag};
+use twemproxy_core::topology::{Distribution, Placement, RingServer, tag};
 
 use super::client::{Expect, Phase, Shape};
 use super::mischief::{
@@ -23,7 +23,7 @@ const MEMORY_SLACK: u64 = 1 << 20;
 /// What the oracles know of a pool.
 #[derive(Debug)]
 pub(super) struct PoolView {
-    ring: Ring,
+    ring: Placement,
     first_server: usize,
     server_count: usize,
     /// A server has been taken off the ring at least once, and its keys went to others.
@@ -49,7 +49,7 @@ impl PoolView {
                 })
                 .collect();
             views.push(Self {
-                ring: Ring::build(pool.distribution, &servers),
+                ring: Placement::build(pool.distribution, &servers),
                 first_server,
                 server_count: servers.len(),
                 has_moved: false,

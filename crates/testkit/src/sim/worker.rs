@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use twemproxy_core::config::Config;
-use twemproxy_core::engine::{ClientCounts, Engine, HealthOwner, Mail, Report};
+use twemproxy_core::engine::{ClientCounts, Engine};
 use twemproxy_core::ids::ConnId;
+use twemproxy_core::owner::{HealthOwner, Mail, Report};
 use twemproxy_core::time::Micros;
 
 use super::dice::Dice;

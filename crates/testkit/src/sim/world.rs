@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use twemproxy_core::engine::{Closed, HealthOwner};
+use twemproxy_core::engine::Closed;
 use twemproxy_core::ids::ConnId;
+use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::time::Micros;
 
 use super::client::Client;

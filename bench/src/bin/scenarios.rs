@@ -13,6 +13,7 @@ use twemproxy_core::config::{Config, PoolConfig, ServerConfig};
 use twemproxy_core::engine::{Action, Engine};
 use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
 use twemproxy_core::limits::SEND_SLICES_MAX;
+use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::proto::{
     Parse, Protocol, RequestLimits, RequestParser, ResponseParser, ResponseStep, Route, parts,
 };
@@ -325,8 +326,9 @@ impl World {
             memory_limit: u64::MAX,
             ..Config::default()
         };
+        let topologies = HealthOwner::new(&config).topologies();
         let mut world = Self {
-            engine: Engine::new(Arc::new(config), 7),
+            engine: Engine::new(Arc::new(config), &topologies, 7),
             now: Micros(1),
             clients: Vec::new(),
             conns: Vec::new(),
@@ -443,7 +445,7 @@ fn forward(exchange: &Exchange, depth: usize, count: u64) {
         .engine
         .counters()
         .servers
-        .iter()
+        .values()
         .map(|server| server.out_queue.value());
     assert!(waiting.sum::<u64>() == 0, "every request was answered");
 }

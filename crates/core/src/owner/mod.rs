@@ -2,4 +2,4 @@
 
 mod health;
 
-pub use health::{HealthOwner, Mail, Report, Topology};
+pub use health::{HealthOwner, Mail, Report};

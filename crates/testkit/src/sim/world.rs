@@ -92,8 +92,8 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) dice: Dice,
     pub(super) workers: Vec<Worker>,
-    /// Of the servers' health, if there are several workers.
-    pub(super) owner: Option<HealthOwner>,
+    /// The owner of the servers' health.
+    pub(super) owner: HealthOwner,
     pub(super) now: u64,
     pub(super) step: u64,
     pub(super) links: Vec<Link>,
@@ -134,9 +134,10 @@ impl World {
         let config = Arc::new(plan.config.clone());
         let pools: Vec<_> = PoolView::all(&config);
         let servers = ServerState::all(&plan);
+        let owner = HealthOwner::new(&config);
         Self {
-            workers: Worker::all(plan.engines, &config, &mut dice),
-            owner: (plan.engines > 1).then(|| HealthOwner::new(&config)),
+            workers: Worker::all(plan.engines, &config, &owner, &mut dice),
+            owner,
             now: 1_000_000,
             step: 0,
             links: Vec::new(),

@@ -262,34 +262,5 @@ fn end_of_body(bytes: &[u8], rest: u64) -> Body {
     }
 }
 
-/// What an error reply says about the server that sent it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// An ordinary reply or error: the server is healthy.
-    Healthy,
-    /// `-OOM`, `-BUSY`, `-LOADING`, `-MASTERDOWN`: passed on, counted as a failure.
-    Failing,
-}
-
-/// Judges a response by its first bytes (as many as there are, up to 16 are needed).
-#[inline]
-#[must_use]
-pub fn verdict(head: &[u8]) -> Verdict {
-    let Some((b'-', text)) = head.split_first() else {
-        return Verdict::Healthy;
-    };
-    let word = text
-        .split(|&byte| matches!(byte, b' ' | b'\r'))
-        .next()
-        .unwrap_or_default();
-    // `-BUSYKEY` and `-BUSYGROUP` are no failures: the word must be whole.
-    match word {
-        b"OOM" | b"BUSY" | b"LOADING" | b"MASTERDOWN" if word.len() < text.len() => {
-            Verdict::Failing
-        }
-        _ => Verdict::Healthy,
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::super::own::{Verdict, verdict};
 use super::*;
 
 /// The lengths of the responses in `pieces` fed as they would arrive, and whether they end well.

@@ -57,8 +57,9 @@ fn only_a_whole_line_that_refuses_the_handshake_is_quoted() {
         // Whole, but no line.
         (&["*1\r\n-ERR no\r\n"], refused.clone()),
         (&["$3\r\n-no\r\n"], refused.clone()),
-        (&[":1\r\n"], refused.clone()),
-        (&["-ERR a\n$6\r\nFORGED\r\n"], refused),
+        (&[":1\r\n"], refused),
+        // No response at all: the requests, which were not sent, are to be sent again.
+        (&["-ERR a\n$6\r\nFORGED\r\n"], twice("")),
     ] {
         assert_eq!(handshake(parts), (told, true), "{parts:?}");
     }

@@ -3,6 +3,7 @@
 //!
 //! Everything is said on stderr; stdout is never used. Nothing here opens a socket or a log.
 
+mod files;
 mod getopt;
 #[cfg(test)]
 mod tests;
@@ -128,13 +129,19 @@ impl From<Fault> for UsageError {
     }
 }
 
-/// Reads the words after the program's name. Stops at the first bad option.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+/// Reads the words after the program's name. Stops at the first bad option. `exists` says whether there is a file: with no
+/// configuration named, the one that is there is chosen.
+pub(crate) fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    exists: fn(&Path) -> bool,
+) -> Result<Invocation, UsageError> {
     let mut options = Options::default();
+    let mut given = Vec::new();
     let mut inform = None::<Informational>;
     let mut test_conf = false;
     for word in Words::new(args.into_iter()) {
         let (option, value) = word?;
+        given.push(option);
         match option {
             Opt::Help | Opt::Version | Opt::DescribeStats => {
                 let inform = inform.get_or_insert(Informational {
@@ -148,6 +155,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             _ => options.apply(option, value)?,
         }
     }
+    files::adopt_packaged(&mut options, &given, exists);
     Ok(match (inform, test_conf) {
         (Some(inform), _) => Invocation::Inform(inform),
         (None, true) => Invocation::TestConf(options),

@@ -11,6 +11,7 @@ mod address;
 #[cfg(test)]
 mod docs;
 mod error;
+mod hint;
 mod memory;
 mod raw;
 mod resolve;
@@ -78,6 +79,7 @@ fn system_lookup(host: &str, port: u16) -> io::Result<Option<SocketAddr>> {
 pub fn parse(file: &str, text: &[u8], machine: &Machine) -> Result<ProxyConfig, ConfigError> {
     yaml::parse(file, text)
         .and_then(|root| raw::read(file, &root))
+        .map_err(|fault| hint::blame_missing_blank(text, fault))
         .and_then(|raw| resolve::resolve(file, &raw, machine))
         .map_err(|fault| ConfigError::invalid(file, fault))
 }

@@ -67,6 +67,9 @@ pub(crate) fn parse(file: &str, text: &[u8]) -> Result<Rc<Node>, Fault> {
 }
 
 fn utf8(text: &[u8]) -> Result<&str, Fault> {
+    if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
+        return Err(syntax_fault(Place::START, "UTF-16; the file must be UTF-8"));
+    }
     std::str::from_utf8(text).map_err(|error| {
         let valid = &text[..error.valid_up_to()];
         let line_start = valid

@@ -117,6 +117,14 @@ impl From<Fault> for UsageError {
             Fault::Unknown(letter) => {
                 Self::new([b"invalid option -- '", &[letter][..], b"'"].concat())
             }
+            Fault::UnknownName(name) => {
+                Self::new([b"unknown option '--", &name[..], b"'"].concat())
+            }
+            Fault::Ambiguous(name, meant) => {
+                let meant = format!("' may be --{}", meant.join(", --"));
+                Self::new([b"option '--", &name[..], meant.as_bytes()].concat())
+            }
+            Fault::ValueUnwanted(option) => Self::new(format!("option {option} takes no value")),
             Fault::ValueMissing(option) => {
                 let what = match option {
                     Opt::Output | Opt::ConfFile | Opt::PidFile => "a file name",

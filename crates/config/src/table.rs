@@ -164,7 +164,8 @@ pub(crate) const POOL: &[Directive<PoolDraft>] = &[
         default: "(required)",
         new: false,
         help: "Where clients connect. A host is looked up when the file is read, and its first \
-               address used; IPv6 addresses have no brackets (`::1:22121`). The mode of a unix \
+               address used; IPv6 addresses have no brackets (`::1:22121`). `*` is the loopback \
+               interface alone, `0.0.0.0` and `::` are all of them. The mode of a unix \
                socket is octal; without one the umask decides. Two pools must not listen on the \
                same address.",
     },

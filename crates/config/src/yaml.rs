@@ -229,7 +229,13 @@ impl Content {
 }
 
 fn scan_fault(error: &ScanError) -> Fault {
-    syntax_fault(place(*error.marker()), &error.info())
+    let words = error.info();
+    // `*:22121` as it was meant for nutcracker is an alias to YAML.
+    let hint = match words.ends_with("unknown anchor") {
+        true => " (a text that starts with '*' needs quotes)",
+        false => "",
+    };
+    syntax_fault(place(*error.marker()), &format!("{words}{hint}"))
 }
 
 fn place(marker: Marker) -> Place {

@@ -21,6 +21,15 @@ fn listen_takes_tcp_addresses() {
     let (host, port, address) = at("localhost:65535");
     assert_eq!((host.as_str(), port), ("localhost", 65535));
     assert!(address.ip().is_loopback());
+    let (host, port, address) = at("'*:22121'");
+    assert_eq!((host.as_str(), port), ("*", 22121));
+    assert!(address.ip().is_loopback());
+    let all = addresses("*", 7).unwrap();
+    assert!(
+        all.iter()
+            .all(|found| found.ip().is_loopback() && found.port() == 7)
+    );
+    assert!(all.contains(&"127.0.0.1:7".parse().unwrap()), "{all:?}");
 }
 
 #[test]

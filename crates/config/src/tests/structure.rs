@@ -156,6 +156,11 @@ fn unquoted_braces_get_a_hint() {
         bad(&pool_with("hash_tag: {}")),
         "F:5:13: conf: 'F' has a depth greater than 2 (a text that starts with '{' needs quotes)"
     );
+    assert_eq!(
+        bad(&pool_with("timeout: *:1")),
+        "F:5:12: conf: failed to get the next yaml document: while parsing node, found unknown \
+         anchor (a text that starts with '*' needs quotes)"
+    );
     for quoted in ["\"{}\"", "'{}'", "$$"] {
         good(&pool_with(&format!("hash_tag: {quoted}")));
     }

@@ -9,12 +9,13 @@ mod tests;
 mod text;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use getopt::{Fault, Opt, Words};
+
+use crate::stderr::say;
 
 /// Log levels end here; a larger `-v` means this one.
 const VERBOSITY_MAX: u64 = 11;
@@ -28,7 +29,7 @@ const WORKERS_MAX: u64 = 1024;
 /// A drain of more than a day is a typing error.
 const DRAIN_TIMEOUT_MAX: u64 = 24 * 60 * 60 * 1000;
 
-/// What the command line asks for.
+/// The wish of a command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Invocation {
     /// `-h`, `-V`, `-D`: they win over everything else.
@@ -39,7 +40,7 @@ pub(crate) enum Invocation {
     Run(Options),
 }
 
-/// What to show below the banner.
+/// The texts to show below the banner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Informational {
     /// `-h`
@@ -249,25 +250,16 @@ pub(crate) fn run_test_conf(options: &Options) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            report_syntax_invalid(&options.conf_file);
-            say(format!("{error}\n").as_bytes());
+            let verdict = syntax_line(&options.conf_file, "invalid");
+            say(format!("{verdict}{error}\n").as_bytes());
             ExitCode::FAILURE
         }
     }
 }
 
-/// What a start says on stderr, besides the log, about a file that was read but is wrong.
-pub(crate) fn report_syntax_invalid(conf_file: &Path) {
-    say(syntax_line(conf_file, "invalid").as_bytes());
-}
-
-fn syntax_line(conf_file: &Path, verdict: &str) -> String {
+/// 0.5's line about a file; a start says it, too, besides the log, of a file that was read but is
+/// wrong.
+pub(crate) fn syntax_line(conf_file: &Path, verdict: &str) -> String {
     let file = conf_file.display();
     format!("nutcracker: configuration file '{file}' syntax is {verdict}\n")
-}
-
-/// One write, so that lines of several processes do not mix.
-fn say(bytes: &[u8]) {
-    // Nobody is left to tell that stderr cannot be written; the exit status still says it.
-    let _ = std::io::stderr().write_all(bytes);
 }

@@ -30,7 +30,7 @@ pub(crate) enum Detached {
     Daemon(Report),
 }
 
-/// What the daemon sends once it is up; everything else is a reason for failure.
+/// Sent by the daemon once it is up; everything else is a reason for failure.
 const UP: &[u8] = b"\0";
 
 /// Goes on in the background: new session, no terminal, umask 0, standard streams to `/dev/null`.
@@ -69,7 +69,7 @@ impl Report {
 
     /// The daemon could not start.
     pub(crate) fn failed(mut self, reason: &str) {
-        // As above; the log has the reason, too.
+        // The command may have been killed; the log has the reason, too.
         let _ = self.0.write_all(reason.as_bytes());
     }
 }

@@ -50,6 +50,7 @@ use crate::notices::Notices;
 use crate::resolver::Resolver;
 use crate::signals;
 use crate::stats::{StatsError, StatsListener, StatsSource};
+use crate::stderr;
 use crate::worker::{Worker, WorkerParts};
 
 /// Why the proxy did not start.
@@ -92,7 +93,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 fn fail(reason: &str) -> ExitCode {
-    eprintln!("{reason}");
+    stderr::say(format!("{reason}\n").as_bytes());
     ExitCode::FAILURE
 }
 
@@ -116,7 +117,8 @@ fn serve(options: &Options, output: Output, report: Option<Report>) -> ExitCode 
             let reason = error.to_string();
             log!(Level::Error, "{reason}");
             if let StartError::Config(ConfigError::Invalid { .. }) = error {
-                cli::report_syntax_invalid(&options.conf_file);
+                let line = cli::syntax_line(&options.conf_file, "invalid");
+                stderr::say_briefly(line.into_bytes());
             }
             (report.map(|report| (report, reason)), ExitCode::FAILURE)
         }
@@ -133,7 +135,7 @@ fn serve(options: &Options, output: Output, report: Option<Report>) -> ExitCode 
 }
 
 /// A proxy that has lost its invariants can hand one client another's data: any panic, on any
-/// thread, ends the process, after its message is written.
+/// thread, ends the process, after its message is written or could not be within a bound.
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -144,7 +146,7 @@ fn abort_on_panic() {
         if name != "log" {
             log::flush();
         }
-        eprintln!("nutcracker: {message}");
+        stderr::say_briefly(format!("nutcracker: {message}\n").into_bytes());
         std::process::abort();
     }));
 }
@@ -407,7 +409,7 @@ fn widen(count: usize) -> u64 {
     u64::try_from(count).expect("a number of threads is small")
 }
 
-/// As many descriptors as the system allows us.
+/// Takes all the descriptors that the system allows us.
 fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -435,29 +437,37 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     use rustix::process::{Resource, Rlimit, setrlimit};
+    use std::io::Write;
     use std::os::unix::process::ExitStatusExt;
     use std::path::Path;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
+    use twemproxy_testkit::harness::wait_for;
 
     /// Tells the second process of the test below where to log.
     const LOG_OF_CHILD: &str = "NUTCRACKER_TEST_LOG";
 
+    const NAME: &str = "supervisor::tests::a_panic_on_any_thread_is_logged_and_aborts_the_process";
+
+    /// Runs the test below in a process of its own that panics; its log is `log`.
+    fn panicking(log: &Path) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", NAME, "--nocapture"])
+            .env(LOG_OF_CHILD, log);
+        command
+    }
+
     // D33
     #[test]
     fn a_panic_on_any_thread_is_logged_and_aborts_the_process() {
-        const NAME: &str =
-            "supervisor::tests::a_panic_on_any_thread_is_logged_and_aborts_the_process";
         if let Some(log) = std::env::var_os(LOG_OF_CHILD) {
             return panic_on_a_thread(Path::new(&log));
         }
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", NAME, "--nocapture"])
-            .env(LOG_OF_CHILD, &log)
-            .output()
-            .unwrap();
+        let output = panicking(&log).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let logged = std::fs::read_to_string(&log).unwrap();
         assert_eq!(output.status.signal(), Some(6), "{said}{logged}");
@@ -465,6 +475,26 @@ mod tests {
             assert!(text.contains("thread 'worker': panicked at "), "{text}");
             assert!(text.ends_with("out of step\n"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_panic_ends_the_process_also_when_stderr_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let (_reader, writer) = io::pipe().unwrap();
+        let flags = fcntl_getfl(&writer).unwrap();
+        fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+        while (&writer).write(&[b'x'; 512]).is_ok() {}
+        fcntl_setfl(&writer, flags).unwrap();
+        let mut child = panicking(&log)
+            .stdout(Stdio::null())
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        let status = wait_for("it ends", || child.try_wait().unwrap());
+        assert_eq!(status.signal(), Some(6));
+        let logged = std::fs::read_to_string(&log).unwrap();
+        assert!(logged.ends_with("out of step\n"), "{logged}");
     }
 
     fn panic_on_a_thread(log: &Path) {

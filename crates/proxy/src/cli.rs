@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use getopt::{Fault, Opt, Words};
 
 use crate::stderr::say;
+use crate::warnings;
 
 /// Log levels end here; a larger `-v` means this one.
 const VERBOSITY_MAX: u64 = 11;
@@ -242,11 +243,17 @@ pub(crate) fn run_informational(what: Informational) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Answers `-t`: 0.5's line and, for a bad file, the reason with its place.
+/// Answers `-t`: 0.5's line and, for a bad file, the reason with its place, for a good one the
+/// warnings.
 pub(crate) fn run_test_conf(options: &Options) -> ExitCode {
     match twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory()) {
-        Ok(_) => {
-            say(syntax_line(&options.conf_file, "ok").as_bytes());
+        Ok(config) => {
+            let mut answer = syntax_line(&options.conf_file, "ok");
+            let lost_log = warnings::lost_log(options).map(str::to_owned);
+            for warning in lost_log.into_iter().chain(warnings::open_sockets(&config)) {
+                answer += &warning_line(&warning);
+            }
+            say(answer.as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -255,6 +262,11 @@ pub(crate) fn run_test_conf(options: &Options) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A warning on stderr.
+pub(crate) fn warning_line(warning: &str) -> String {
+    format!("nutcracker: warning: {warning}\n")
 }
 
 /// 0.5's line about a file; a start says it, too, besides the log, of a file that was read but is

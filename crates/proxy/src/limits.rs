@@ -50,6 +50,10 @@ pub(crate) const LOG_LINE_LEN: usize = 256;
 /// How long the end of the process waits for the log thread; what is left then is lost.
 pub(crate) const LOG_FLUSH_WAIT: Duration = Duration::from_secs(1);
 
+/// How often a pid file is opened that its last owner removes at the same moment; then the start
+/// fails.
+pub(crate) const PID_FILE_TRIES: usize = 16;
+
 /// How long words for stderr wait for their reader, where the process has more to do than that;
 /// what is left then is lost.
 pub(crate) const STDERR_WAIT: Duration = Duration::from_secs(1);

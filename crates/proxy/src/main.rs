@@ -24,6 +24,7 @@ mod slots;
 mod stats;
 mod stderr;
 mod supervisor;
+mod warnings;
 mod worker;
 
 use std::process::ExitCode;

@@ -14,7 +14,7 @@
 //! 1. Nothing is started before the daemon has left its terminal: fork and threads do not mix.
 //! 2. Listeners are closed before workers drain, so no client comes after the drain began.
 //! 3. Whatever way the process ends by itself, its pid file and socket files go with it, if they
-//!    are still its own.
+//!    are still its own. A start that fails takes nothing from a process that runs.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -51,6 +51,7 @@ use crate::resolver::Resolver;
 use crate::signals;
 use crate::stats::{StatsError, StatsListener, StatsSource};
 use crate::stderr;
+use crate::warnings;
 use crate::worker::{Worker, WorkerParts};
 
 /// Why the proxy did not start.
@@ -84,6 +85,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     if !options.daemonize {
         return serve(options, output, None);
     }
+    if let Some(warning) = warnings::lost_log(options) {
+        stderr::say(cli::warning_line(warning).as_bytes());
+    }
     match daemon::detach() {
         Ok(Detached::Daemon(report)) => serve(options, output, Some(report)),
         Ok(Detached::Command(Ok(()))) => ExitCode::SUCCESS,
@@ -104,7 +108,8 @@ fn serve(options: &Options, output: Output, report: Option<Report>) -> ExitCode 
     }
     abort_on_panic();
     let mut pid_file = None;
-    let started = start(options, &mut pid_file);
+    let socket_mode = report.as_ref().map(Report::socket_mode);
+    let started = start(options, socket_mode, &mut pid_file);
     let (result, code) = match started {
         Ok(proxy) => {
             if let Some(report) = report {
@@ -167,12 +172,18 @@ struct Stoppable {
     thread: JoinHandle<()>,
 }
 
-/// Everything in the original's order: a failure leaves nothing behind but the pid file, which
-/// the caller removes.
-fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, StartError> {
+/// Everything in the original's order, but for the number in the pid file: a failure leaves
+/// nothing behind but the claim of that file, which the caller takes back.
+///
+/// `socket_mode` is that of the statistics socket, where the umask does not say it.
+fn start(
+    options: &Options,
+    socket_mode: Option<u32>,
+    pid_file: &mut Option<PidFile>,
+) -> Result<Proxy, StartError> {
     let signals = signals::catch().map_err(system("installing signal handlers"))?;
     if let Some(path) = &options.pid_file {
-        *pid_file = Some(PidFile::write(path)?);
+        *pid_file = Some(PidFile::claim(path)?);
     }
     log_banner();
     let started = Instant::now();
@@ -180,12 +191,21 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
     let mut config =
         twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory())?;
     log_client_limits(&config);
+    if options.daemonize {
+        for warning in warnings::open_sockets(&config) {
+            log!(Level::Warning, "{warning}");
+        }
+    }
     config.core.wall_clock_origin = clock.wall_clock_origin();
     config.core.memory_limit = share(config.core.memory_limit, options.workers);
     raise_file_limit();
-    let (stats, stats_file) = StatsListener::open(&options.stats_addr, options.stats_port)?;
+    let (stats, stats_file) =
+        StatsListener::open(&options.stats_addr, options.stats_port, socket_mode)?;
     let listeners = config.pools.iter().map(Listener::open);
     let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>()?;
+    if let Some(pid_file) = pid_file {
+        pid_file.write()?;
+    }
 
     let core = Arc::new(config.core.clone());
     let (supervisor, inbox) = channel();

@@ -50,6 +50,18 @@ pub(crate) const LOG_LINE_LEN: usize = 256;
 /// How long the end of the process waits for the log thread; what is left then is lost.
 pub(crate) const LOG_FLUSH_WAIT: Duration = Duration::from_secs(1);
 
+/// How often a pid file is opened that its last owner removes at the same moment; then the start
+/// fails.
+pub(crate) const PID_FILE_TRIES: usize = 16;
+
+/// How long words for stderr wait for their reader, where the process has more to do than that;
+/// what is left then is lost.
+pub(crate) const STDERR_WAIT: Duration = Duration::from_secs(1);
+
+/// Threads that may wait for a reader of stderr at the same time; further words are dropped, so
+/// that a terminal that is stuck costs a bounded number of threads.
+pub(crate) const STDERR_WRITERS_MAX: usize = 4;
+
 /// Log lines of one kind and one thread within [`NOTICE_WINDOW_MICROS`]; the rest is counted in one line.
 pub(crate) const NOTICES_PER_WINDOW: u32 = 10;
 /// See [`NOTICES_PER_WINDOW`], in microseconds.

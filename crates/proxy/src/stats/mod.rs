@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use twemproxy_core::config::Config;
 use twemproxy_core::counters::Counters;
@@ -42,14 +42,14 @@ pub(crate) struct StatsError {
     error: io::Error,
 }
 
-/// What an answer is made of.
+/// The sources of an answer.
 #[derive(Debug)]
 pub(crate) struct StatsSource {
     /// Names of pools and servers.
     pub(crate) config: Arc<Config>,
-    /// Of each pool.
+    /// Those of each pool.
     pub(crate) topologies: Vec<Arc<Topology>>,
-    /// Of each worker.
+    /// Those of each worker.
     pub(crate) counters: Vec<Arc<Counters>>,
     /// How many listeners are open.
     pub(crate) open_listeners: Arc<AtomicU64>,
@@ -60,15 +60,19 @@ pub(crate) struct StatsSource {
 }
 
 impl StatsListener {
-    /// Opens the port; with a unix path, also returns its file.
-    pub(crate) fn open(address: &str, port: u16) -> Result<(Self, Option<SocketFile>), StatsError> {
+    /// Opens the port; with a unix path, also returns its file, which has `mode` or what the umask
+    /// leaves.
+    pub(crate) fn open(
+        address: &str,
+        port: u16,
+        mode: Option<u32>,
+    ) -> Result<(Self, Option<SocketFile>), StatsError> {
         let name = format!("'{address}:{port}'");
         if address.starts_with('/') {
-            let path = Path::new(address);
-            let target = SockAddr::unix(path).map_err(step("stats server addr", &name))?;
-            // compat: a file that is in the way stays, and is an error.
-            let socket = bind(Domain::UNIX, &target, &name)?;
-            let file = SocketFile::of(path).map_err(step("stats server addr", &name))?;
+            let socket = new_socket(Domain::UNIX, &name)?;
+            let file = bind_unix(&socket, Path::new(address), mode)
+                .map_err(step(&bind_step(&socket), &name))?;
+            listen(&socket, &name)?;
             return Ok((Self(socket), Some(file)));
         }
         let target: SocketAddr = twemproxy_config::addresses(address, port)
@@ -78,7 +82,16 @@ impl StatsListener {
                     .ok_or_else(|| io::ErrorKind::NotFound.into())
             })
             .map_err(step("address resolution of stats server addr", &name))?;
-        let socket = bind(Domain::for_address(target), &target.into(), &name)?;
+        let socket = new_socket(Domain::for_address(target), &name)?;
+        let m = socket.as_raw_fd();
+        socket.set_reuse_address(true).map_err(step(
+            &format!("set reuseaddr on m {m} for stats server"),
+            &name,
+        ))?;
+        socket
+            .bind(&target.into())
+            .map_err(step(&bind_step(&socket), &name))?;
+        listen(&socket, &name)?;
         Ok((Self(socket), None))
     }
 
@@ -148,23 +161,28 @@ fn send_all(mut client: &Socket, mut bytes: &[u8], wait: Duration) -> io::Result
     client.shutdown(Shutdown::Write)
 }
 
-fn bind(domain: Domain, target: &SockAddr, name: &str) -> Result<Socket, StatsError> {
-    let socket = Socket::new(domain, Type::STREAM, None)
-        .map_err(step("socket for stats server addr", name))?;
-    let m = socket.as_raw_fd();
-    if domain != Domain::UNIX {
-        socket.set_reuse_address(true).map_err(step(
-            &format!("set reuseaddr on m {m} for stats server"),
-            name,
-        ))?;
+fn new_socket(domain: Domain, name: &str) -> Result<Socket, StatsError> {
+    Socket::new(domain, Type::STREAM, None).map_err(step("socket for stats server addr", name))
+}
+
+/// The mode is set before anybody can connect.
+fn bind_unix(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<SocketFile> {
+    let file = SocketFile::bind(socket, path)?;
+    if let Some(mode) = mode {
+        file.set_mode(mode)?;
     }
-    socket
-        .bind(target)
-        .map_err(step(&format!("bind on m {m} to stats server addr"), name))?;
+    Ok(file)
+}
+
+fn bind_step(socket: &Socket) -> String {
+    format!("bind on m {} to stats server addr", socket.as_raw_fd())
+}
+
+fn listen(socket: &Socket, name: &str) -> Result<(), StatsError> {
+    let m = socket.as_raw_fd();
     socket
         .listen(BACKLOG)
-        .map_err(step(&format!("listen on m {m} for stats server"), name))?;
-    Ok(socket)
+        .map_err(step(&format!("listen on m {m} for stats server"), name))
 }
 
 /// `SOMAXCONN` of old; the kernel lowers it to its own bound.
@@ -180,6 +198,7 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::TcpStream;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
     use twemproxy_core::config::PoolConfig;
     use twemproxy_core::owner::HealthOwner;
@@ -214,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_tcp_client_gets_one_object_and_the_end() {
-        let (listener, file) = StatsListener::open("127.0.0.1", 0).unwrap();
+        let (listener, file) = StatsListener::open("127.0.0.1", 0, None).unwrap();
         assert!(file.is_none());
         let client = TcpStream::connect(("127.0.0.1", local_port(&listener))).unwrap();
         answer(&listener.0.accept().unwrap().0, &source());
@@ -227,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_asterisk_is_the_loopback_interface() {
-        let (listener, _) = StatsListener::open("*", 0).unwrap();
+        let (listener, _) = StatsListener::open("*", 0, None).unwrap();
         let address = listener.0.local_addr().unwrap().as_socket().unwrap();
         assert!(address.ip().is_loopback(), "{address}");
         TcpStream::connect(address).unwrap();
@@ -237,12 +256,14 @@ mod tests {
     fn a_unix_path_serves_too_and_is_not_taken_from_another() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("stats").display().to_string();
-        let (listener, file) = StatsListener::open(&path, 22222).unwrap();
+        let (listener, file) = StatsListener::open(&path, 22222, None).unwrap();
         let client = UnixStream::connect(&path).unwrap();
         answer(&listener.0.accept().unwrap().0, &source());
         assert!(read_all(client).contains(r#""alpha": {"#));
 
-        let error = StatsListener::open(&path, 22222).unwrap_err().to_string();
+        let error = StatsListener::open(&path, 22222, None)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.ends_with(&format!(
                 " to stats server addr '{path}:22222' failed: Address already in use"
@@ -253,11 +274,26 @@ mod tests {
         assert!(!Path::new(&path).exists());
     }
 
+    // D66
+    #[test]
+    fn the_socket_of_a_process_that_was_killed_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stats");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let name = path.display().to_string();
+        let (listener, _file) = StatsListener::open(&name, 22222, Some(0o640)).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        let client = UnixStream::connect(&path).unwrap();
+        answer(&listener.0.accept().unwrap().0, &source());
+        assert!(read_all(client).contains(r#""alpha": {"#));
+    }
+
     #[test]
     fn a_port_in_use_is_an_error_even_for_the_same_user() {
-        let (first, _) = StatsListener::open("127.0.0.1", 0).unwrap();
+        let (first, _) = StatsListener::open("127.0.0.1", 0, None).unwrap();
         let port = local_port(&first);
-        let text = StatsListener::open("127.0.0.1", port)
+        let text = StatsListener::open("127.0.0.1", port, None)
             .unwrap_err()
             .to_string();
         assert!(text.starts_with("bind on m "), "{text}");

@@ -67,5 +67,17 @@ pub(crate) const NOTICES_PER_WINDOW: u32 = 10;
 /// See [`NOTICES_PER_WINDOW`], in microseconds.
 pub(crate) const NOTICE_WINDOW_MICROS: u64 = 1_000_000;
 
+/// Clients of the statistics port at the same time, each with an answer at most; one more takes the
+/// place of the one that moves least.
+pub(crate) const STATS_CLIENTS_MAX: usize = 16;
+
 /// Time one statistics client has to take its answer before it is cut off.
-pub(crate) const STATS_WRITE_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const STATS_WRITE_WAIT: Duration = Duration::from_secs(10);
+
+/// Time a statistics client has to close after its answer before it is closed, reset if it still
+/// talks; so it is after [`CLOSE_DISCARD_LEN`] bytes.
+pub(crate) const STATS_CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Shortest time between two log lines about clients of the statistics port; the second counts those
+/// in between.
+pub(crate) const STATS_COMPLAINT_PAUSE: Duration = Duration::from_secs(1);

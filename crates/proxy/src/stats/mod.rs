@@ -1,22 +1,21 @@
 //! The statistics port: whoever connects gets one JSON object and is closed.
 //!
-//! One thread answers one client at a time; a client that does not take its answer is cut off, so
-//! that it cannot hold up the next one for long. Workers are not involved: the thread reads their
-//! counters at each query.
+//! One thread serves all clients side by side (`visitors.rs`). Workers are not involved: the thread
+//! reads their counters when somebody comes.
 
 #[cfg(test)]
 mod docs;
 mod json;
 mod snapshot;
+mod visitors;
 
-use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
@@ -24,11 +23,10 @@ use twemproxy_core::config::Config;
 use twemproxy_core::counters::Counters;
 use twemproxy_core::topology::Topology;
 
-use crate::limits::{ACCEPT_PAUSE, STATS_WRITE_WAIT};
-use crate::log::{Level, log};
 use crate::net::errno;
 use crate::net::listener::SocketFile;
 use snapshot::Snapshot;
+use visitors::Door;
 
 /// The listening socket of the statistics port: `-a ADDRESS -s PORT` or `-a /path`.
 #[derive(Debug)]
@@ -97,29 +95,7 @@ impl StatsListener {
 
     /// Answers for ever.
     pub(crate) fn run(&self, source: &StatsSource) {
-        let m = self.0.as_raw_fd();
-        loop {
-            match self.0.accept() {
-                Ok((client, _)) => answer(&client, source),
-                Err(error) => {
-                    log!(
-                        Level::Error,
-                        "accept on m {m} failed: {}",
-                        errno::text(&error)
-                    );
-                    if errno::is_exhaustion(&error) {
-                        thread::sleep(ACCEPT_PAUSE);
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn answer(client: &Socket, source: &StatsSource) {
-    if let Err(error) = send_all(client, source.render().as_bytes(), STATS_WRITE_WAIT) {
-        let (sd, text) = (client.as_raw_fd(), errno::text(&error));
-        log!(Level::Error, "send stats on sd {sd} failed: {text}");
+        Door::new(&self.0, &|| source.render()).run();
     }
 }
 
@@ -143,26 +119,9 @@ impl StatsSource {
     }
 }
 
-/// The wait is for the whole answer, or a client that takes it byte by byte holds up others.
-fn send_all(mut client: &Socket, mut bytes: &[u8], wait: Duration) -> io::Result<()> {
-    let deadline = Instant::now() + wait;
-    while !bytes.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        client.set_write_timeout(Some(left))?;
-        match client.write(bytes) {
-            Ok(len) => bytes = &bytes[len..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    client.shutdown(Shutdown::Write)
-}
-
 fn new_socket(domain: Domain, name: &str) -> Result<Socket, StatsError> {
-    Socket::new(domain, Type::STREAM, None).map_err(step("socket for stats server addr", name))
+    let kind = Type::STREAM.nonblocking();
+    Socket::new(domain, kind, None).map_err(step("socket for stats server addr", name))
 }
 
 /// The mode is set before anybody can connect.
@@ -200,6 +159,7 @@ mod tests {
     use std::net::TcpStream;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+    use std::thread;
     use twemproxy_core::config::PoolConfig;
     use twemproxy_core::owner::HealthOwner;
     use twemproxy_core::proto::Protocol;
@@ -220,6 +180,11 @@ mod tests {
         }
     }
 
+    /// Answers for as long as the test lives.
+    fn run(listener: StatsListener) {
+        thread::spawn(move || listener.run(&source()));
+    }
+
     fn read_all(mut client: impl Read) -> String {
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();
@@ -236,7 +201,7 @@ mod tests {
         let (listener, file) = StatsListener::open("127.0.0.1", 0, None).unwrap();
         assert!(file.is_none());
         let client = TcpStream::connect(("127.0.0.1", local_port(&listener))).unwrap();
-        answer(&listener.0.accept().unwrap().0, &source());
+        run(listener);
         let text = read_all(client);
         assert!(
             text.starts_with(r#"{"service":"nutcracker", "source":"host1", "version":"0.5.0", "#)
@@ -258,7 +223,7 @@ mod tests {
         let path = directory.path().join("stats").display().to_string();
         let (listener, file) = StatsListener::open(&path, 22222, None).unwrap();
         let client = UnixStream::connect(&path).unwrap();
-        answer(&listener.0.accept().unwrap().0, &source());
+        run(listener);
         assert!(read_all(client).contains(r#""alpha": {"#));
 
         let error = StatsListener::open(&path, 22222, None)
@@ -285,7 +250,7 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
         let client = UnixStream::connect(&path).unwrap();
-        answer(&listener.0.accept().unwrap().0, &source());
+        run(listener);
         assert!(read_all(client).contains(r#""alpha": {"#));
     }
 
@@ -300,18 +265,5 @@ mod tests {
         let want =
             format!("to stats server addr '127.0.0.1:{port}' failed: Address already in use");
         assert!(text.ends_with(&want), "{text}");
-    }
-
-    #[test]
-    fn a_client_that_reads_nothing_is_cut_off() {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let more_than_a_socket_buffers = vec![b'x'; 16 << 20];
-        let wait = Duration::from_millis(50);
-        let sent = send_all(&ours.into(), &more_than_a_socket_buffers, wait);
-        let kind = sent.unwrap_err().kind();
-        assert!(matches!(
-            kind,
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-        ));
     }
 }

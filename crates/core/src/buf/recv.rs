@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::{ChunkPool, ChunkSize};
-use crate::limits::{SCRATCH_LEN, SCRATCH_TAIL_MAX, SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN};
+use crate::limits::{
+    RECV_ROOM_MIN, SCRATCH_LEN, SCRATCH_TAIL_MAX, SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN,
+};
 
 /// Bytes that were read but are not yet a whole frame.
 ///
@@ -16,7 +18,7 @@ use crate::limits::{SCRATCH_LEN, SCRATCH_TAIL_MAX, SEND_CHUNK_LEN, SEND_LARGE_CH
 pub struct RecvBuf {
     bytes: Vec<u8>,
     filled: usize,
-    /// Least length of the frame, as far as its header tells.
+    /// Length of the frame, as far as it is known; 0 if it is not.
     need: usize,
 }
 
@@ -48,11 +50,13 @@ impl RecvBuf {
         self.filled > SCRATCH_TAIL_MAX || (self.filled > 0 && self.need > SCRATCH_LEN)
     }
 
-    /// Room for a read that continues a long frame: as much as the frame still needs, but never
-    /// more than doubles what has really arrived, so that a header alone claims no memory.
+    /// Room for a read that continues a long frame: as much as the frame still needs, if that is known,
+    /// but never more than doubles what has really arrived, so that a header alone claims no memory.
     pub fn space(&mut self) -> &mut [u8] {
-        let wanted = self.need.saturating_sub(self.filled).max(1);
-        let room = wanted.min(self.filled.max(SCRATCH_LEN));
+        let room = match self.need.saturating_sub(self.filled) {
+            0 => self.filled.clamp(RECV_ROOM_MIN, SCRATCH_LEN),
+            known => known.min(self.filled.max(SCRATCH_LEN)),
+        };
         let target = self.filled + room;
         if self.bytes.len() < target {
             self.bytes.resize(target, 0);
@@ -110,7 +114,7 @@ impl RecvBuf {
         *self = Self::default();
     }
 
-    /// Notes how long the frame will be at least.
+    /// Notes how long the frame will be, or will be at least; 0 if that is not known.
     pub const fn expect(&mut self, need: usize) {
         self.need = need;
     }
@@ -138,6 +142,19 @@ mod tests {
         buf.save(&[7; 100], &mut ChunkPool::default());
         buf.expect(SCRATCH_LEN + 1);
         assert_eq!(buf.space().len(), SCRATCH_LEN + 1 - 100);
+    }
+
+    #[test]
+    fn a_frame_of_unknown_length_gets_room_for_as_much_again() {
+        let mut buf = RecvBuf::default();
+        buf.save(&[7; SCRATCH_TAIL_MAX + 1], &mut ChunkPool::default());
+        buf.expect(0);
+        assert_eq!(buf.space().len(), RECV_ROOM_MIN.max(SCRATCH_TAIL_MAX + 1));
+        for _ in 0..10 {
+            let lent = buf.space().len();
+            buf.commit(lent);
+        }
+        assert_eq!(buf.space().len(), SCRATCH_LEN);
     }
 
     #[test]

@@ -4,7 +4,10 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::{ChunkPool, ChunkSize};
-use crate::limits::{RECV_GROWTH_MAX, SCRATCH_TAIL_MAX, SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN};
+use crate::limits::{
+    RECV_GROWTH_MAX, RECV_ROOM_MIN, SCRATCH_LEN, SCRATCH_TAIL_MAX, SEND_CHUNK_LEN,
+    SEND_LARGE_CHUNK_LEN,
+};
 use crate::num::to_u64;
 
 /// Bytes that were read but are not yet a whole frame.
@@ -18,7 +21,7 @@ use crate::num::to_u64;
 pub struct RecvBuf {
     bytes: Vec<u8>,
     filled: usize,
-    /// Least length of the frame, as far as its header tells.
+    /// Length of the frame, as far as it is known; 0 if it is not.
     need: usize,
 }
 
@@ -50,27 +53,37 @@ impl RecvBuf {
         self.filled > SCRATCH_TAIL_MAX
     }
 
+    /// Whether less is here than the frame is known to need.
+    #[inline]
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.filled < self.need
+    }
+
     /// Bytes it is charged for.
     #[must_use]
     pub fn held(&self) -> u64 {
         to_u64(self.bytes.capacity())
     }
 
-    /// Room for a read that continues a long frame: as much as the frame still needs, but the buffer at most
-    /// doubles what has really arrived, so that a header alone claims no memory.
+    /// Room for a read that continues a long frame: as much as the frame still needs, if that is known, but
+    /// the buffer at most doubles what has really arrived, so that a header alone claims no memory.
     pub fn space(&mut self, pool: &mut ChunkPool) -> &mut [u8] {
-        let wanted = self.need.saturating_sub(self.filled).max(1);
+        let (wanted, most) = match self.need.saturating_sub(self.filled) {
+            0 => (self.filled.clamp(RECV_ROOM_MIN, SCRATCH_LEN), SCRATCH_LEN),
+            known => (known, self.filled.min(RECV_GROWTH_MAX)),
+        };
         // A little room is not enlarged at once: each enlargement may copy everything.
-        if self.bytes.len() - self.filled < wanted.min(self.filled / 2 + 1).min(RECV_GROWTH_MAX / 2)
-        {
+        if self.bytes.len() - self.filled < wanted.min(most / 2 + 1) {
             let before = self.bytes.capacity();
-            let target = self.filled + wanted.min(self.filled).min(RECV_GROWTH_MAX);
+            let target = self.filled + wanted.min(most);
             if self.is_worth_a_chunk() {
                 let mut chunk = pool.take(ChunkSize::Large);
                 chunk.extend_from_slice(&self.bytes[..self.filled]);
                 pool.give(mem::replace(&mut self.bytes, chunk));
             }
-            self.bytes.reserve_exact(target - self.bytes.len());
+            self.bytes
+                .reserve_exact(target.saturating_sub(self.bytes.len()));
             self.bytes.resize(target, 0);
             pool.ledger.change(before, self.bytes.capacity());
         }
@@ -141,7 +154,7 @@ impl RecvBuf {
         *self = Self::default();
     }
 
-    /// Notes how long the frame will be at least.
+    /// Notes how long the frame will be, or will be at least; 0 if that is not known.
     pub const fn expect(&mut self, need: usize) {
         self.need = need;
     }
@@ -177,6 +190,20 @@ mod tests {
         buf.expect(SCRATCH_TAIL_MAX + 101);
         buf.save(&[7; SCRATCH_TAIL_MAX + 1], &mut pool);
         assert_eq!(buf.space(&mut pool).len(), 100);
+    }
+
+    #[test]
+    fn a_frame_of_unknown_length_gets_room_for_as_much_again() {
+        let (mut buf, mut pool) = (RecvBuf::default(), ChunkPool::default());
+        buf.save(&[7; SCRATCH_TAIL_MAX + 1], &mut pool);
+        buf.expect(0);
+        let room = RECV_ROOM_MIN.max(SCRATCH_TAIL_MAX + 1);
+        assert_eq!(buf.space(&mut pool).len(), room);
+        for _ in 0..10 {
+            let lent = buf.space(&mut pool).len();
+            buf.commit(lent);
+        }
+        assert_eq!(buf.space(&mut pool).len(), SCRATCH_LEN);
     }
 
     #[test]

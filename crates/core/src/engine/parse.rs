@@ -26,11 +26,17 @@ impl Engine {
         let before = client.recv.len();
         if client.recv.grows_in_place() {
             client.recv.commit(len);
+            if client.recv.is_waiting() {
+                self.after_parsing(id, before);
+                return;
+            }
             let bytes = client.recv.take(&mut self.shared.chunks);
             self.parse_kept(id, bytes);
         } else {
             let kept = client.recv.len();
             self.scratch[..kept].copy_from_slice(client.recv.filled());
+            // What was known of the frame is of no use for the next one.
+            client.recv.expect(0);
             self.parse_read(id, kept, len);
         }
         self.after_parsing(id, before);

@@ -72,7 +72,8 @@ impl Engine {
             }
             outcome
         };
-        conn.recv.expect(conn.recv.len() + 1);
+        // What is kept is a line; where it ends is not known.
+        conn.recv.expect(0);
         if outcome.ready {
             conn.phase = ConnPhase::Ready;
             server_state.backoff.failures = 0;

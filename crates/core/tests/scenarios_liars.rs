@@ -121,7 +121,7 @@ fn what_a_server_says_before_it_is_asked_is_quoted_only_as_a_whole_line() {
     ] {
         let mut hand = Hand::new(pool(protocol, 1));
         hand.on_connect
-            .insert(twemproxy_core::ids::ServerIdx(0), OnConnect::Hang);
+            .insert(twemproxy_core::ids::ServerId::initial(0), OnConnect::Hang);
         let client = hand.client();
         let get = if protocol == Protocol::Redis {
             cmd("GET a")

@@ -391,7 +391,7 @@ fn what_fails_without_a_response_wanted_fails_in_silence() {
     let (a, b) = (key_of(&config, 0, 0), key_of(&config, 1, 0));
     let mut hand = Hand::new(config);
     hand.on_connect.insert(
-        twemproxy_core::ids::ServerIdx(1),
+        twemproxy_core::ids::ServerId::initial(1),
         OnConnect::Fail(Closed::Refused),
     );
     let client = hand.client();
@@ -466,7 +466,7 @@ fn a_refused_scan_ends_the_connection_after_its_error() {
     for line in ["SSCAN", "HSCAN a 0", "ZSCAN a 0"] {
         let mut hand = Hand::new(redis(1));
         hand.on_connect.insert(
-            twemproxy_core::ids::ServerIdx(0),
+            twemproxy_core::ids::ServerId::initial(0),
             OnConnect::Fail(Closed::Refused),
         );
         let client = hand.client();

@@ -19,12 +19,12 @@ use super::split::FragmentIdx;
 use crate::buf::{ChunkPool, SendQueue, append_piece};
 use crate::canary::{Canary, is_planted};
 use crate::config::CrossServerKeys;
-use crate::ids::{ClientId, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, ServerConnId, ServerId};
 use crate::limits::{FREE_PARTS_MAX, SEND_SMALL_CHUNK_LEN};
 use crate::num::{to_u32, to_usize};
 use crate::proto::redis::own;
 use crate::proto::{self, Merge, Part, Protocol, Request, Run, Span};
-use crate::ring::tag;
+use crate::topology::tag;
 
 /// Memory of the routing of one multi-key request, kept for the next. All but `parts` empty between uses.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ struct Group {
 /// One fragment to be sent.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    server: ServerIdx,
+    server: ServerId,
     /// `None` if the server is down.
     conn: Option<ServerConnId>,
     keys: u32,
@@ -98,8 +98,7 @@ impl Engine {
         if work.parts.is_empty() {
             proto::parts(protocol, frame, request, &mut work.parts);
         }
-        work.groups
-            .resize(pool.config.servers.len(), Group::default());
+        work.groups.resize(pool.shard_count(), Group::default());
         work.group(pool, frame, &mut self.rng).is_some()
     }
 
@@ -121,8 +120,8 @@ impl Engine {
             .find(|other| other.owner != first.owner);
         let client = self.clients.roster.found(id);
         let pool = &self.pools[client.pool.index()];
-        let may_cross = pool.config.servers.len() == 1
-            || pool.config.cross_server_keys == CrossServerKeys::First;
+        let may_cross =
+            pool.shard_count() == 1 || pool.config.cross_server_keys == CrossServerKeys::First;
         if let Some(other) = other
             && !may_cross
         {
@@ -130,12 +129,12 @@ impl Engine {
             let name = |stretch: &Stretch| {
                 let is_its = |part: &&Part| part.raw.start == stretch.raw.start;
                 let part = work.parts.iter().find(is_its);
-                let server = &pool.config.servers[to_usize(stretch.owner)];
+                let shard = &pool.topology.shards[to_usize(stretch.owner)];
                 (
                     part.expect("a stretch begins with a part")
                         .key
                         .of(frame.bytes()),
-                    server.name.as_bytes(),
+                    shard.name.as_bytes(),
                 )
             };
             own::write_cross_slot(name(&first), name(other), &mut reply);
@@ -173,7 +172,7 @@ impl Engine {
             }
             match pool.owner(start, &mut self.rng) {
                 Some(other) if other != owner => {
-                    let name = |owner: u32| pool.config.servers[to_usize(owner)].name.as_bytes();
+                    let name = |owner: u32| pool.topology.shards[to_usize(owner)].name.as_bytes();
                     let key = work.parts[0].key.of(frame);
                     own::write_cross_slot((key, name(owner)), (start, name(other)), &mut reply);
                     return Some(reply);
@@ -260,7 +259,7 @@ impl Engine {
             group.fragment = fragment_idx(work.fragments.len()).0;
             let server = pool.server(position);
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
-            if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
+            if self.upstream.must_wait(server, conn, id) {
                 client.pause = Pause::Server;
                 return Err(());
             }

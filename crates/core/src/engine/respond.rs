@@ -6,13 +6,13 @@ use core::mem;
 use super::Engine;
 use super::clients::Clients;
 use super::closed::Closed;
-use super::owner::Report;
 use super::server::{ConnPhase, Health, ServerConn};
 use super::shared::Shared;
 use super::slot::{Origin, Slot};
 use crate::canary::{Canary, is_planted};
 use crate::ids::ServerConnId;
 use crate::num::to_u64;
+use crate::owner::Report;
 use crate::proto::redis::own::{Verdict, auth_accepted, verdict};
 use crate::proto::{self, Protocol, ResponseStep};
 
@@ -43,7 +43,7 @@ impl Engine {
         };
         conn.last_recv = self.shared.now;
         let server = conn.server;
-        let server_state = &mut self.upstream.servers[server.index()];
+        let server_state = &mut self.upstream.servers[server];
         let protocol = self.pools[server_state.pool.index()].config.protocol;
         let mut reader = Reader {
             conn,
@@ -214,6 +214,7 @@ impl Reader<'_> {
             self.conn.counters.response_bytes.add(response_len);
             if !is_failing && self.health.is_watched {
                 self.health.is_watched = false;
+                self.health.failures = 0;
                 outcome.is_healthy = true;
             }
         }

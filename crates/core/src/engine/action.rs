@@ -50,6 +50,10 @@ pub enum Notice {
     ServerTimedOut(ServerIdx),
     /// A server refused AUTH or SELECT.
     ServerRefusedHandshake(ServerIdx),
+    /// A server that had failed, and was not ejected, serves again.
+    ServerBack(ServerIdx),
+    /// A server took a connection and refused to serve it.
+    ServerTurnedAway(ServerIdx),
     /// A client sent something that is no request.
     ClientInvalid(ClientId),
     /// A client was closed because it was idle for too long.

@@ -73,7 +73,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
+            Origin::Discarded | Origin::Own(_) => false,
         }
     }
 
@@ -95,7 +95,7 @@ impl Clients {
     ) -> bool {
         let id = match origin {
             Origin::Whole { client, .. } | Origin::Fragment { client, .. } => client,
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => return false,
+            Origin::Discarded | Origin::Own(_) => return false,
         };
         let Some(client) = self.roster.get_mut(id) else {
             return false;
@@ -115,7 +115,7 @@ impl Clients {
                     shared.outbox.doomed.push((id, Doom::Memory));
                 }
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => {}
+            Origin::Discarded | Origin::Own(_) => {}
         }
         true
     }
@@ -155,7 +155,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
+            Origin::Discarded | Origin::Own(_) => false,
         }
     }
 

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use twemproxy_core::config::{CrossServerKeys, EjectPolicy, PoolConfig, ServerConfig};
 use twemproxy_core::proto::Protocol;
-use twemproxy_core::ring::{Distribution, HashKind};
 use twemproxy_core::time::Span;
+use twemproxy_core::topology::{Distribution, HashKind};
 
 use crate::address::{Reason, parse_listen, parse_server};
 use crate::error::Place;

@@ -7,8 +7,8 @@ mod structure;
 use twemproxy_core::config::{CrossServerKeys, EjectPolicy};
 use twemproxy_core::limits::{CLIENT_OUTPUT_LIMIT_DEFAULT, REQUEST_SIZE_LIMIT_DEFAULT};
 use twemproxy_core::proto::Protocol;
-use twemproxy_core::ring::{Distribution, HashKind};
 use twemproxy_core::time::Span;
+use twemproxy_core::topology::{Distribution, HashKind};
 
 use super::raw::Text;
 use super::table::{Directive, GLOBAL, GlobalDraft, POOL, PoolDraft, Value};

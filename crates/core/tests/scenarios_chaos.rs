@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use support::{cmd, redis, with_timeout};
 use twemproxy_core::engine::Closed;
-use twemproxy_core::ids::{ServerConnId, ServerIdx};
+use twemproxy_core::ids::{ServerConnId, ServerId};
 use twemproxy_core::time::Span;
 use twemproxy_testkit::hand::{Hand, OnConnect};
 use twemproxy_testkit::rng::Rng;
@@ -90,7 +90,7 @@ impl Chaos {
             _ => {
                 let how = [OnConnect::Accept, OnConnect::Fail(Closed::Refused)];
                 let how = how[self.below(2)];
-                self.hand.on_connect.insert(ServerIdx(server), how);
+                self.hand.on_connect.insert(ServerId::initial(server), how);
                 let millis = self.below(60).try_into().unwrap_or(0);
                 self.hand.wait_ms(millis);
             }

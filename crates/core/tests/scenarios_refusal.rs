@@ -8,13 +8,13 @@ mod support;
 use support::{bulk, cmd, redis, with_timeout};
 use twemproxy_core::config::PoolConfig;
 use twemproxy_core::engine::{Closed, Notice};
-use twemproxy_core::ids::{ClientId, ServerIdx};
+use twemproxy_core::ids::{ClientId, ServerId};
 use twemproxy_core::limits;
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
 use twemproxy_testkit::hand::{Hand, OnConnect, pool};
 
-const SERVER: ServerIdx = ServerIdx(0);
+const SERVER: ServerId = ServerId::initial(0);
 
 /// Request, hit and refusal of each protocol.
 fn words(protocol: Protocol) -> (String, String, &'static str) {

@@ -7,7 +7,7 @@ mod support;
 
 use support::{bulk, cmd, redis, with_timeout};
 use twemproxy_core::config::Config;
-use twemproxy_core::ids::{ClientId, ServerIdx};
+use twemproxy_core::ids::{ClientId, ServerId};
 use twemproxy_core::limits::LARGE_RESPONSE_LEN;
 use twemproxy_core::proto::Protocol;
 use twemproxy_testkit::hand::{Hand, OnConnect, pool};
@@ -19,13 +19,16 @@ fn with_memory(limit: u64) -> (Hand, ClientId) {
         memory_limit: limit,
         ..Config::default()
     });
-    hand.on_connect.insert(ServerIdx(0), OnConnect::Hang);
+    hand.on_connect
+        .insert(ServerId::initial(0), OnConnect::Hang);
     let client = hand.client();
     (hand, client)
 }
 
 fn requests(hand: &Hand) -> u64 {
-    hand.engine.counters().servers[0].requests.value()
+    hand.engine.counters().servers[ServerId::initial(0)]
+        .requests
+        .value()
 }
 
 #[test]

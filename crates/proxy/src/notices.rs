@@ -5,11 +5,14 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 
 use twemproxy_core::config::Config;
 use twemproxy_core::engine::Notice;
-use twemproxy_core::ids::{ClientId, ServerIdx};
+use twemproxy_core::ids::{ClientId, ServerId};
+use twemproxy_core::table::Table;
 use twemproxy_core::time::{Micros, Span};
+use twemproxy_core::topology::Topology;
 
 use crate::limits::{NOTICE_WINDOW_MICROS, NOTICES_PER_WINDOW};
 use crate::log::{self, Level, log};
@@ -81,8 +84,7 @@ const KINDS: &[(Kind, Level, &str)] = &[
 /// The limiter of one thread, with the names it needs.
 #[derive(Debug)]
 pub(crate) struct Notices {
-    /// By [`ServerIdx`].
-    servers: Vec<String>,
+    servers: Table<ServerId, String>,
     windows: [Window; KINDS.len()],
     /// When the first window with suppressed lines ends.
     due: Option<Micros>,
@@ -96,11 +98,13 @@ struct Window {
 }
 
 impl Notices {
-    /// A limiter that has seen nothing.
-    pub(crate) fn new(config: &Config) -> Self {
-        let servers = config.pools.iter().flat_map(|pool| {
+    /// A limiter that has seen nothing, for the pools of `config`, which have `topologies`.
+    pub(crate) fn new(config: &Config, topologies: &[Arc<Topology>]) -> Self {
+        let pools = config.pools.iter().zip(topologies);
+        let servers = pools.flat_map(|(pool, topology)| {
             let named = move |name| format!("server '{name}' of pool '{}'", pool.name);
-            pool.servers.iter().map(move |server| named(&server.name))
+            let shards = topology.shards.iter();
+            shards.map(move |shard| (shard.primary, named(&shard.name)))
         });
         Self {
             servers: servers.collect(),
@@ -121,7 +125,7 @@ impl Notices {
             Notice::Restored(server) => self.server(Kind::Restored, server, "restored", now),
             Notice::ServerLost { server, why } => {
                 if self.admits(Kind::ServerLost, now) {
-                    let (name, why) = (&self.servers[server.index()], why.text());
+                    let (name, why) = (&self.servers[server], why.text());
                     log!(Level::Notice, "connection to {name} lost: {why}");
                 }
             }
@@ -209,9 +213,9 @@ impl Notices {
         self.due
     }
 
-    fn server(&mut self, kind: Kind, server: ServerIdx, what: &str, now: Micros) {
+    fn server(&mut self, kind: Kind, server: ServerId, what: &str, now: Micros) {
         if self.admits(kind, now) {
-            log!(level(kind), "{} {what}", self.servers[server.index()]);
+            log!(level(kind), "{} {what}", self.servers[server]);
         }
     }
 
@@ -303,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_cut_and_counted_once_its_window_has_ended() {
-        let mut notices = Notices::new(&Config::default());
+        let mut notices = Notices::new(&Config::default(), &[]);
         let start = Micros(5_000_000);
         let admitted = (0..25)
             .filter(|&n| notices.admits(Kind::AcceptFailed, start + Span(n)))

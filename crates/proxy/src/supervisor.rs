@@ -29,16 +29,17 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::system::uname;
 use thiserror::Error;
 use twemproxy_config::{ConfigError, ProxyConfig};
-use twemproxy_core::config::Config;
 use twemproxy_core::counters::Counters;
 use twemproxy_core::engine::{ClientCounts, Engine};
 use twemproxy_core::ids::PoolIdx;
+use twemproxy_core::owner::HealthOwner;
+use twemproxy_core::topology::Topology;
 
 use crate::acceptor::{Acceptor, Door};
 use crate::cli::{self, Options};
 use crate::clock::Clock;
 use crate::daemon::{self, Detached, PidFile, PidFileError, Report};
-use crate::dial::{Dialer, Endpoint, endpoints};
+use crate::dial::{Dialer, Endpoints, endpoints};
 use crate::health::Health;
 use crate::log::{self, Level, Output, log};
 use crate::mail::{ClientCount, Lookup, ToSupervisor, ToWorker, WorkerAddress};
@@ -186,8 +187,10 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
     let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>()?;
 
     let core = Arc::new(config.core.clone());
+    let owner = HealthOwner::new(&core);
+    let topologies = owner.topologies();
     let (supervisor, inbox) = channel();
-    let crew = Crew::start(options.workers, &config, &core, clock, &supervisor)?;
+    let crew = Crew::start(options.workers, &config, &topologies, clock, &supervisor)?;
     let open_listeners = Arc::new(AtomicU64::new(0));
     let acceptor = {
         let poller = Poller::new().map_err(system("creating a poller"))?;
@@ -196,7 +199,7 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
             poller,
             doors(listeners, &config),
             crew.addresses.clone(),
-            Notices::new(&core),
+            Notices::new(&core, &topologies),
             clock,
             Arc::clone(&open_listeners),
         )
@@ -211,8 +214,9 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
     };
     let engines = crew.counters.clone();
     spawn("memory", move || memory::run(&engines))?;
-    let health = Health::new(&core, crew.addresses.clone(), clock);
+    let health = Health::new(owner, crew.addresses.clone(), clock);
     let source = StatsSource {
+        topologies,
         config: core,
         counters: crew.counters,
         open_listeners,
@@ -240,11 +244,12 @@ impl Crew {
     fn start(
         count: usize,
         config: &ProxyConfig,
-        core: &Arc<Config>,
+        topologies: &[Arc<Topology>],
         clock: Clock,
         supervisor: &Sender<ToSupervisor>,
     ) -> Result<Self, StartError> {
-        let endpoints: Arc<[Endpoint]> = endpoints(config);
+        let core = Arc::new(config.core.clone());
+        let endpoints = endpoints(config, topologies);
         let (resolver, questions) = channel();
         let mut crew = Self {
             addresses: Vec::new(),
@@ -254,13 +259,11 @@ impl Crew {
         let mut workers = Vec::new();
         for index in 0..count {
             let dialer = Dialer::new(Arc::clone(&endpoints), resolver.clone(), index);
-            let mut engine = Engine::new(Arc::clone(core), seed());
+            let mut engine = Engine::new(Arc::clone(&core), topologies, seed());
             engine.number_clients(widen(index) + 1, widen(count));
             engine.share_clients(clients.clone());
-            if count > 1 {
-                engine.share_health();
-            }
-            workers.push(crew.hire(engine, dialer, clock)?);
+            let notices = Notices::new(&core, topologies);
+            workers.push(crew.hire(engine, dialer, notices, clock)?);
         }
         crew.start_resolver(endpoints, questions)?;
         for (index, worker) in workers.into_iter().enumerate() {
@@ -271,7 +274,13 @@ impl Crew {
     }
 
     /// Makes a worker that can be started once all are made.
-    fn hire(&mut self, engine: Engine, dialer: Dialer, clock: Clock) -> Result<Worker, StartError> {
+    fn hire(
+        &mut self,
+        engine: Engine,
+        dialer: Dialer,
+        notices: Notices,
+        clock: Clock,
+    ) -> Result<Worker, StartError> {
         let poller = Poller::new().map_err(system("creating a poller"))?;
         let waker = poller.waker().map_err(system("creating a waker"))?;
         let (sender, mailbox) = channel();
@@ -279,7 +288,6 @@ impl Crew {
         let address = WorkerAddress::new(sender, Arc::new(waker), Arc::clone(&clients));
         self.addresses.push(address);
         self.counters.push(Arc::clone(engine.counters()));
-        let notices = Notices::new(engine.config());
         Ok(Worker::new(WorkerParts {
             engine,
             poller,
@@ -293,7 +301,7 @@ impl Crew {
 
     fn start_resolver(
         &self,
-        endpoints: Arc<[Endpoint]>,
+        endpoints: Arc<Endpoints>,
         questions: Receiver<Lookup>,
     ) -> Result<(), StartError> {
         let resolver = Resolver::new(endpoints, self.addresses.clone(), questions);
@@ -304,7 +312,7 @@ impl Crew {
 impl Proxy {
     /// Handles signals until one says to end, then drains, for `drain_timeout` at most.
     fn supervise(mut self, drain_timeout: Duration) {
-        while let Some(mail) = self.health.next_mail(&self.inbox) {
+        while let Some(mail) = self.health.next_mail(&self.inbox, None) {
             if let ToSupervisor::Signal(number) = mail
                 && signals::handle(number)
             {
@@ -316,26 +324,36 @@ impl Proxy {
             worker.put(ToWorker::Drain);
             worker.wake();
         }
-        await_drain(&self.inbox, self.workers.len(), drain_timeout);
+        await_drain(
+            &mut self.health,
+            &self.inbox,
+            self.workers.len(),
+            drain_timeout,
+        );
     }
 }
 
 /// Waits until all workers are done, the time is up, or a second signal wants the end at once.
-fn await_drain(inbox: &Receiver<ToSupervisor>, workers: usize, drain_timeout: Duration) {
+fn await_drain(
+    health: &mut Health,
+    inbox: &Receiver<ToSupervisor>,
+    workers: usize,
+    drain_timeout: Duration,
+) {
     let deadline = Instant::now() + drain_timeout;
     let mut busy = workers;
     while busy > 0 {
         let left = deadline.saturating_duration_since(Instant::now());
-        match inbox.recv_timeout(left) {
-            Ok(ToSupervisor::WorkerDone) => busy -= 1,
-            // Whoever is left lives for seconds: no server is ejected any more.
-            Ok(ToSupervisor::Health(_)) => {}
-            Ok(ToSupervisor::Signal(number)) => {
+        match health.next_mail(inbox, Some(left)) {
+            Some(ToSupervisor::WorkerDone) => busy -= 1,
+            Some(ToSupervisor::Signal(number)) => {
                 if signals::handle(number) {
                     return;
                 }
             }
-            Err(_) => {
+            // The owner has read it.
+            Some(ToSupervisor::Health(_)) => {}
+            None => {
                 log!(Level::Warning, "drain timed out, closing what is left");
                 return;
             }

@@ -16,7 +16,7 @@ use super::window::Window;
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::config::PoolConfig;
-use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
 use crate::limits::{CLIENT_OUTPUT_SOFT, SEND_MOVE_MIN};
 use crate::num::to_u64;
 use crate::proto::redis::local::Session;
@@ -52,7 +52,7 @@ pub(crate) enum Pause {
 /// The connection of one server that a client keeps to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding {
-    pub(crate) server: ServerIdx,
+    pub(crate) server: ServerId,
     pub(crate) conn: ServerConnId,
     /// Where its last noreply request ended in that connection's stream.
     pub(crate) noreply_end: u64,
@@ -215,13 +215,13 @@ impl Client {
     }
 
     /// The connection of `server` that it keeps to; it may be gone.
-    pub(crate) fn binding(&self, server: ServerIdx) -> Option<&Binding> {
+    pub(crate) fn binding(&self, server: ServerId) -> Option<&Binding> {
         let bindings = &self.bindings.as_ref()?.0;
         bindings.iter().find(|bound| bound.server == server)
     }
 
     /// Keeps to `conn` of `server` from now on.
-    pub(crate) fn bind(&mut self, server: ServerIdx, conn: ServerConnId) {
+    pub(crate) fn bind(&mut self, server: ServerId, conn: ServerConnId) {
         let bindings = &mut self.bindings.get_or_insert_default().0;
         bindings.retain(|bound| bound.server != server);
         bindings.push(Binding {
@@ -232,7 +232,7 @@ impl Client {
     }
 
     /// A noreply request of its own ends at `end` of the stream of `server`'s connection.
-    pub(crate) fn note_noreply(&mut self, server: ServerIdx, end: u64) {
+    pub(crate) fn note_noreply(&mut self, server: ServerId, end: u64) {
         let bindings = self
             .bindings
             .iter_mut()

@@ -7,11 +7,12 @@ use super::clients::answered;
 use super::closed::Closed;
 use super::forward::Sender;
 use super::pool::Pool;
+use super::server::Gate;
 use super::shared::Shared;
 use super::slot::{Moved, Origin, Slot};
 use super::upstream::Upstream;
 use crate::config::EjectPolicy;
-use crate::ids::ServerIdx;
+use crate::ids::ServerId;
 use crate::num::to_u64;
 use crate::proto::{self, Request};
 
@@ -28,7 +29,7 @@ impl Upstream {
     pub(super) fn answer_down(
         &self,
         from: Sender<'_>,
-        server: ServerIdx,
+        server: ServerId,
         request: &Request,
         shared: &mut Shared,
     ) {
@@ -44,15 +45,15 @@ impl Upstream {
     }
 
     /// The answer to a request for `key_count` keys of a server that is down.
-    fn down(&self, pool: &Pool, server: ServerIdx, request: &Request, key_count: u32) -> Answer {
-        let state = &self.servers[server.index()];
+    fn down(&self, pool: &Pool, server: ServerId, request: &Request, key_count: u32) -> Answer {
+        let state = &self.servers[server];
         let protocol = pool.config.protocol;
         let mut reply = Vec::new();
-        let is_missed = state.is_down
+        let is_missed = state.gate == Gate::Down
             && pool.config.auto_eject_policy == EjectPolicy::Miss
             && proto::write_miss(protocol, request, key_count, &mut reply);
         if !is_missed {
-            if state.is_down {
+            if state.gate == Gate::Down {
                 // As with all servers ejected.
                 proto::write_error(protocol, Closed::Refused.text(), &mut reply);
             } else {
@@ -70,12 +71,12 @@ impl Engine {
     /// Answers the fragment `origin`, which has `key_count` of its request's keys.
     pub(super) fn fail_down(
         &mut self,
-        server: ServerIdx,
+        server: ServerId,
         origin: Origin,
         request: &Request,
         key_count: u32,
     ) {
-        let pool = &self.pools[self.upstream.servers[server.index()].pool.index()];
+        let pool = &self.pools[self.upstream.servers[server].pool.index()];
         let answer = self.upstream.down(pool, server, request, key_count);
         if self.clients.fail(origin, &answer.reply, &mut self.shared) {
             pool.counters.forward_error.add(u64::from(answer.is_error));
@@ -84,7 +85,7 @@ impl Engine {
 
     /// Queues a request taken out of a connection that closed on another one of the same server;
     /// `reply` is its answer if there is none to be had.
-    pub(super) fn queue_again(&mut self, server: ServerIdx, moved: Moved, reply: &[u8]) {
+    pub(super) fn queue_again(&mut self, server: ServerId, moved: Moved, reply: &[u8]) {
         let origin = moved.slot.origin;
         let is_gone = origin
             .client()
@@ -92,13 +93,18 @@ impl Engine {
         if moved.slot.readonly && is_gone {
             return;
         }
-        let state = &self.upstream.servers[server.index()];
+        let state = &self.upstream.servers[server];
         let pool = &self.pools[state.pool.index()];
         let bound = origin
             .client()
             .and_then(|client| self.clients.roster.get_mut(client));
         let chosen = match bound {
-            _ if state.health.is_ejected => None,
+            _ if !state
+                .health
+                .may_be_tried_again(pool.config.server_failure_limit) =>
+            {
+                None
+            }
             Some(client) => self.upstream.choose(pool, server, client, &mut self.shared),
             None => self.upstream.choose_among(pool, server, &mut self.shared),
         };

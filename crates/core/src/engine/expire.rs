@@ -79,7 +79,7 @@ impl Engine {
             return;
         }
         conn.alarm_at = None;
-        let pool = self.upstream.servers[conn.server.index()].pool;
+        let pool = self.upstream.servers[conn.server].pool;
         let Some(timeout) = self.pools[pool.index()].config.timeout else {
             return;
         };

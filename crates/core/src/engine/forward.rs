@@ -128,7 +128,7 @@ impl Engine {
         let pool = &self.pools[client.pool.index()];
         for server in pool.servers() {
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
-            if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
+            if self.upstream.must_wait(server, conn, id) {
                 client.pause = Pause::Server;
                 return true;
             }
@@ -141,7 +141,7 @@ impl Engine {
         let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
-            let counts = (0..pool.config.servers.len()).map(|_| 0);
+            let counts = (0..pool.shard_count()).map(|_| 0);
             let split = self.clients.splits.open(merge, [], counts);
             client.order.push(Pending::Split(split))
         });
@@ -261,6 +261,10 @@ impl Upstream {
     ) -> Result<(), Stalled<'a>> {
         let server = from.pool.server(owner);
         let Some(conn) = self.choose(from.pool, server, from.client, shared) else {
+            if self.holds(server, from.id) {
+                from.client.pause = Pause::Server;
+                return Err(Stalled(frame));
+            }
             self.answer_down(from, server, request, shared);
             return Ok(());
         };

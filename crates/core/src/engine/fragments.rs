@@ -19,7 +19,7 @@ use super::split::FragmentIdx;
 use crate::buf::{ChunkPool, SendQueue, append_piece};
 use crate::canary::{Canary, is_planted};
 use crate::config::CrossServerKeys;
-use crate::ids::{ClientId, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, ServerConnId, ServerId};
 use crate::limits::{FREE_PARTS_MAX, SEND_SMALL_CHUNK_LEN};
 use crate::num::{to_u32, to_usize};
 use crate::proto::{self, Merge, Part, Protocol, Request, Run, Span};
@@ -65,7 +65,7 @@ struct Group {
 /// One fragment to be sent.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    server: ServerIdx,
+    server: ServerId,
     /// `None` if the server is down.
     conn: Option<ServerConnId>,
     keys: u32,
@@ -96,8 +96,7 @@ impl Engine {
         if work.parts.is_empty() {
             proto::parts(protocol, frame, request, &mut work.parts);
         }
-        work.groups
-            .resize(pool.config.servers.len(), Group::default());
+        work.groups.resize(pool.shard_count(), Group::default());
         work.group(pool, frame, &mut self.rng).is_some()
     }
 
@@ -126,12 +125,12 @@ impl Engine {
             let name = |stretch: &Stretch| {
                 let is_its = |part: &&Part| part.raw.start == stretch.raw.start;
                 let part = work.parts.iter().find(is_its);
-                let server = &pool.config.servers[to_usize(stretch.owner)];
+                let shard = &pool.topology.shards[to_usize(stretch.owner)];
                 (
                     part.expect("a stretch begins with a part")
                         .key
                         .of(frame.bytes()),
-                    server.name.as_bytes(),
+                    shard.name.as_bytes(),
                 )
             };
             write_cross_slot(name(&first), name(other), &mut reply);
@@ -213,7 +212,7 @@ impl Engine {
             group.fragment = fragment_idx(work.fragments.len()).0;
             let server = pool.server(position);
             let conn = self.upstream.choose(pool, server, client, &mut self.shared);
-            if conn.is_some_and(|conn| self.upstream.stalls(conn, id)) {
+            if self.upstream.must_wait(server, conn, id) {
                 client.pause = Pause::Server;
                 return Err(());
             }

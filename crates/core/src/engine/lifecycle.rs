@@ -198,7 +198,7 @@ impl Engine {
         let conns = self
             .upstream
             .servers
-            .iter()
+            .values()
             .flat_map(|server| &server.conns);
         for &id in conns {
             if let Some(conn) = self.upstream.conns.get_mut(id)

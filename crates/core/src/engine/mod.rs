@@ -42,7 +42,6 @@ mod kept;
 mod lifecycle;
 mod memory;
 mod order;
-mod owner;
 mod parse;
 mod pool;
 mod refusal;
@@ -52,7 +51,6 @@ mod roster;
 mod runs;
 mod server;
 mod shared;
-mod slab;
 mod slot;
 mod split;
 mod upstream;
@@ -66,13 +64,14 @@ use alloc::vec::Vec;
 pub use action::{Action, Notice};
 pub use client_counts::ClientCounts;
 pub use closed::Closed;
-pub use owner::{HealthOwner, Mail, Report, Topology};
 
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
 use crate::limits::{SCRATCH_LEN, SEND_LARGE_CHUNK_LEN};
+use crate::owner::{Mail, Report};
 use crate::time::Micros;
+use crate::topology::Topology;
 use client::{Pause, Phase};
 use clients::Clients;
 use fragments::Work;
@@ -101,9 +100,7 @@ pub struct Engine {
     rng: Rng,
     client_counts: ClientCounts,
     draining: bool,
-    /// Of the servers' health, if this is the only engine of the process.
-    owner: Option<HealthOwner>,
-    /// For the owner elsewhere.
+    /// For the owner of the servers' health.
     reports: VecDeque<Report>,
 }
 
@@ -115,17 +112,15 @@ pub struct Refused {
 }
 
 impl Engine {
-    /// An engine for `config`; `seed` drives the `random` distribution.
+    /// An engine for `config`, whose pools have `topologies`; `seed` drives the `random` distribution.
     #[must_use]
-    pub fn new(config: Arc<Config>, seed: u64) -> Self {
-        let counters = Arc::new(Counters::new(&config));
-        let mut pools = Vec::with_capacity(config.pools.len());
-        let mut first_server = 0;
-        for (pool, counters) in config.pools.iter().zip(&counters.pools) {
-            let pool = Pool::new(pool.clone(), first_server, Arc::clone(counters));
-            first_server += pool.server_count();
-            pools.push(pool);
-        }
+    pub fn new(config: Arc<Config>, topologies: &[Arc<Topology>], seed: u64) -> Self {
+        let counters = Arc::new(Counters::new(topologies));
+        let pools = config.pools.iter().zip(topologies).zip(&counters.pools);
+        let pools = pools.map(|((pool, topology), counters)| {
+            Pool::new(pool.clone(), Arc::clone(topology), Arc::clone(counters))
+        });
+        let pools: Vec<_> = pools.collect();
         Self {
             upstream: Upstream::new(&pools, &counters),
             clients: Clients::default(),
@@ -136,7 +131,6 @@ impl Engine {
             rng: Rng::new(seed),
             client_counts: ClientCounts::new(config.pools.len()),
             draining: false,
-            owner: Some(HealthOwner::new(&config)),
             reports: VecDeque::new(),
             config,
             counters,
@@ -161,20 +155,14 @@ impl Engine {
         self.clients.number(first, step);
     }
 
-    /// This engine is one of several: what it sees of its servers' health goes to their owner through
-    /// [`Self::poll_mail`], and what the owner says comes in through [`Self::handle_mail`].
-    pub fn share_health(&mut self) {
-        self.owner = None;
-    }
-
-    /// The owner of the servers' health says something. To be called in the order said.
+    /// The owner of the servers' health, which is the same for all engines, says something. To be called
+    /// in the order said.
     pub fn handle_mail(&mut self, mail: Mail, now: Micros) {
         self.shared.now = now;
         self.obey(mail);
     }
 
-    /// What the owner of the servers' health is to be told, until `None`; nothing if the owner is in
-    /// this engine.
+    /// What the owner of the servers' health is to be told, until `None`.
     #[must_use]
     pub fn poll_mail(&mut self) -> Option<Report> {
         self.reports.pop_front()
@@ -227,7 +215,6 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Micros) {
         self.shared.now = now;
         self.run_alarms();
-        self.run_owner();
     }
 
     /// No new requests: what is in flight finishes, idle clients are closed at once.
@@ -324,11 +311,7 @@ impl Engine {
     #[inline]
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Micros> {
-        let probe = self.owner.as_ref().and_then(HealthOwner::poll_timeout);
-        match (self.shared.deadlines.next(), probe) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        self.shared.deadlines.next()
     }
 
     /// All actions have been performed, at `now`. Until when the worker may sleep through whatever happens,

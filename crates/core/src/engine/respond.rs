@@ -8,13 +8,13 @@ use super::action::Notice;
 use super::clients::Clients;
 use super::closed::Closed;
 use super::errand::Errand;
-use super::owner::Report;
 use super::server::{ConnPhase, Health, ServerConn};
 use super::shared::Shared;
 use super::slot::{Origin, Slot};
 use crate::canary::{Canary, is_planted};
 use crate::ids::ServerConnId;
 use crate::num::to_u64;
+use crate::owner::Report;
 use crate::proto::redis::response::{Verdict, verdict};
 use crate::proto::{self, Protocol, ResponseStep};
 
@@ -47,7 +47,7 @@ impl Engine {
         };
         conn.last_recv = self.shared.now;
         let server = conn.server;
-        let server_state = &mut self.upstream.servers[server.index()];
+        let server_state = &mut self.upstream.servers[server];
         let protocol = self.pools[server_state.pool.index()].config.protocol;
         let mut reader = Reader {
             conn,
@@ -225,6 +225,7 @@ impl Reader<'_> {
             self.conn.counters.response_bytes.add(response_len);
             if !is_failing && !may_be_refusal && self.health.is_watched {
                 self.health.is_watched = false;
+                self.health.failures = 0;
                 outcome.is_healthy = true;
             }
         }

@@ -328,8 +328,8 @@ impl Engine {
             *at += frame.len();
             return None;
         }
-        if plan.last.len() < pool.config.servers.len() {
-            plan.last.resize(pool.config.servers.len(), NONE);
+        if plan.last.len() < pool.shard_count() {
+            plan.last.resize(pool.shard_count(), NONE);
         }
         let (parsed, mut left) = plan.parse(rest, client, room, noted);
         let memory_left = usize::try_from(shared.memory.left()).unwrap_or(usize::MAX);

@@ -19,7 +19,7 @@ use super::slot::{Finished, Moved, Origin, Outgoing, Queued, Slot};
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::counters::ServerCounters;
-use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
 use crate::num::{to_u64, to_usize};
 use crate::proto::{Protocol, ResponseParser};
 use crate::time::{Micros, Span};
@@ -44,7 +44,7 @@ pub(crate) enum ConnPhase {
 
 #[derive(Debug)]
 pub(crate) struct ServerConn {
-    pub(crate) server: ServerIdx,
+    pub(crate) server: ServerId,
     pub(crate) phase: ConnPhase,
     pub(crate) parser: ResponseParser,
     pub(crate) recv: RecvBuf,
@@ -98,7 +98,7 @@ pub(crate) struct ServerConn {
 
 impl ServerConn {
     pub(crate) fn new(
-        server: ServerIdx,
+        server: ServerId,
         protocol: Protocol,
         counters: Arc<ServerCounters>,
         now: Micros,
@@ -158,7 +158,7 @@ impl ServerConn {
     }
 
     /// A client's request whose bytes have just been appended to `out`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn queued(&mut self, request: Outgoing, now: Micros) {
         let Outgoing {
             origin,
@@ -521,11 +521,13 @@ impl ServerConn {
     }
 }
 
-/// What this engine knows of one server's health; the count of failures is the owner's.
+/// What this engine knows of one server's health; the count of failures that decides is the owner's.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// It has failed: its next healthy response is to be reported.
     pub(crate) is_watched: bool,
+    /// What this engine has reported since the last healthy response that it saw.
+    pub(crate) failures: u32,
     /// It is ejected.
     pub(crate) is_ejected: bool,
     /// A failure was told, and no connection has served since.
@@ -545,13 +547,49 @@ pub(crate) struct Backoff {
     pub(crate) reply: Vec<u8>,
 }
 
+/// Whether requests may go to a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gate {
+    /// They do.
+    Open,
+    /// It has failed as often as it may: they wait until the owner has answered the last report, which
+    /// nearly always is a topology that sends them elsewhere.
+    Held,
+    /// It is ejected and keeps its keys: they get an answer at once.
+    Down,
+}
+
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) pool: PoolIdx,
     pub(crate) conns: Vec<ServerConnId>,
     pub(crate) health: Health,
-    /// It is ejected and keeps its keys: they get an answer at once.
-    pub(crate) is_down: bool,
+    pub(crate) gate: Gate,
+    /// Clients whose requests wait at the gate.
+    pub(crate) held: Vec<ClientId>,
     pub(crate) backoff: Backoff,
     pub(crate) counters: Arc<ServerCounters>,
+}
+
+impl Health {
+    /// Whether a request may move to another connection of the server. Not if it is ejected, or will be
+    /// as soon as the owner has read this engine's reports.
+    pub(crate) const fn may_be_tried_again(&self, failure_limit: u32) -> bool {
+        !self.is_ejected && self.failures < failure_limit
+    }
+}
+
+impl Server {
+    /// A server without connections, of which nothing bad is known.
+    pub(crate) fn new(pool: PoolIdx, counters: Arc<ServerCounters>) -> Self {
+        Self {
+            pool,
+            conns: Vec::new(),
+            health: Health::default(),
+            gate: Gate::Open,
+            held: Vec::new(),
+            backoff: Backoff::default(),
+            counters,
+        }
+    }
 }

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod docs;
 mod json;
+mod snapshot;
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
@@ -21,11 +22,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use twemproxy_core::config::Config;
 use twemproxy_core::counters::Counters;
+use twemproxy_core::topology::Topology;
 
 use crate::limits::{ACCEPT_PAUSE, STATS_WRITE_WAIT};
 use crate::log::{Level, log};
 use crate::net::errno;
 use crate::net::listener::SocketFile;
+use snapshot::Snapshot;
 
 /// The listening socket of the statistics port: `-a ADDRESS -s PORT` or `-a /path`.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(crate) struct StatsError {
 pub(crate) struct StatsSource {
     /// Names of pools and servers.
     pub(crate) config: Arc<Config>,
+    /// Of each pool.
+    pub(crate) topologies: Vec<Arc<Topology>>,
     /// Of each worker.
     pub(crate) counters: Vec<Arc<Counters>>,
     /// How many listeners are open.
@@ -106,14 +111,18 @@ impl StatsSource {
     /// The answer to one query.
     fn render(&self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        json::render(&json::Snapshot {
+        let listeners_ever = u64::try_from(self.config.pools.len()).unwrap_or(u64::MAX);
+        let listeners_now = self.open_listeners.load(Ordering::Relaxed);
+        let workers = self.counters.iter();
+        let total = workers.clone().map(|c| c.total_connections.value());
+        let curr = workers.map(|c| c.curr_connections.value());
+        json::render(&Snapshot {
             source: &self.source,
             uptime: self.started.elapsed().as_secs(),
             timestamp: now.unwrap_or_default().as_secs(),
-            listeners_ever: u64::try_from(self.config.pools.len()).unwrap_or(u64::MAX),
-            listeners_now: self.open_listeners.load(Ordering::Relaxed),
-            config: &self.config,
-            counters: &self.counters,
+            total_connections: snapshot::sum(total.chain([listeners_ever])),
+            curr_connections: snapshot::sum(curr.chain([listeners_now])),
+            pools: snapshot::pools(&self.config, &self.topologies, &self.counters),
         })
     }
 }
@@ -170,6 +179,7 @@ mod tests {
     use std::net::TcpStream;
     use std::os::unix::net::UnixStream;
     use twemproxy_core::config::PoolConfig;
+    use twemproxy_core::owner::HealthOwner;
     use twemproxy_core::proto::Protocol;
 
     fn source() -> StatsSource {
@@ -177,8 +187,10 @@ mod tests {
             pools: vec![PoolConfig::new("alpha", Protocol::Redis)],
             ..Config::default()
         };
+        let topologies = HealthOwner::new(&config).topologies();
         StatsSource {
-            counters: vec![Arc::new(Counters::new(&config))],
+            counters: vec![Arc::new(Counters::new(&topologies))],
+            topologies,
             config: Arc::new(config),
             open_listeners: Arc::new(AtomicU64::new(1)),
             source: "host1".into(),

@@ -216,6 +216,10 @@ pub const RECONNECT_WAIT_MIN: Span = Span::from_millis(10);
 /// the server is back.
 pub const RECONNECT_WAIT_MAX: Span = Span::from_millis(250);
 
+/// Longest time between an error that is the first response on a server connection and the server's
+/// close for both to be one refusal, in a pool without `timeout`.
+pub const REFUSAL_WAIT: Span = Span::from_millis(1_000);
+
 /// Least time between two probes of an ejected server, for a `server_retry_timeout` of nothing.
 pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);
 

@@ -74,7 +74,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
+            Origin::Discarded | Origin::Own(_) => false,
         }
     }
 
@@ -96,7 +96,7 @@ impl Clients {
     ) -> bool {
         let id = match origin {
             Origin::Whole { client, .. } | Origin::Fragment { client, .. } => client,
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => return false,
+            Origin::Discarded | Origin::Own(_) => return false,
         };
         let Some(client) = self.roster.get_mut(id) else {
             return false;
@@ -122,7 +122,7 @@ impl Clients {
                     shared.outbox.doomed.push((id, Doom::Memory));
                 }
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => {}
+            Origin::Discarded | Origin::Own(_) => {}
         }
         true
     }
@@ -165,7 +165,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
+            Origin::Discarded | Origin::Own(_) => false,
         }
     }
 

@@ -223,10 +223,11 @@ impl Engine {
             _ => {
                 let merge = if is_muted { Merge::Nothing } else { merge };
                 let keys = work.fragments.iter().map(|plan| plan.keys);
-                Pending::Split(self.clients.splits.open(merge, work.runs(), keys))
+                let chunks = &mut self.shared.chunks;
+                Pending::Split(self.clients.splits.open(merge, work.runs(), keys, chunks))
             }
         };
-        let seq = client.order.push(pending);
+        let seq = client.order.push(pending, &mut self.shared.chunks);
         for (index, plan) in work.fragments.iter().enumerate() {
             if let Some(conn) = plan.conn {
                 let outgoing = Outgoing {

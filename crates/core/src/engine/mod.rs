@@ -250,7 +250,7 @@ impl Engine {
             },
         };
         if recv.grows_in_place() {
-            recv.space()
+            recv.space(&mut self.shared.chunks)
         } else {
             &mut self.scratch[recv.len()..][..SCRATCH_LEN]
         }
@@ -366,7 +366,7 @@ impl Engine {
     /// Bytes held in all buffers.
     #[must_use]
     pub const fn held(&self) -> u64 {
-        self.shared.memory.held
+        self.shared.chunks.held()
     }
 
     /// Panics if the engine contradicts itself; for tests, after every step.
@@ -374,7 +374,7 @@ impl Engine {
         self.clients.check_invariants();
         self.upstream.check_invariants(&self.pools);
         let held = self.clients.held() + self.upstream.held();
-        assert_eq!(held, self.shared.memory.held, "memory is counted exactly");
+        assert_eq!(held, self.held(), "memory is counted exactly");
         let stalled = self.upstream.conns.iter().map(|(_, conn)| &conn.stalled);
         let slots = self
             .upstream

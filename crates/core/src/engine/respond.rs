@@ -51,12 +51,12 @@ impl Engine {
             clients: &mut self.clients,
             protocol,
         };
-        let before = to_u64(reader.conn.recv.len());
         let outcome = if reader.conn.recv.grows_in_place() {
             reader.conn.recv.commit(len);
-            let bytes = reader.conn.recv.take();
+            let bytes = reader.conn.recv.take(&mut self.shared.chunks);
             let outcome = reader.read(&bytes, &mut self.shared);
-            reader.conn.recv.restore(bytes, outcome.parsed);
+            let chunks = &mut self.shared.chunks;
+            reader.conn.recv.restore(bytes, outcome.parsed, chunks);
             outcome
         } else {
             let kept = reader.conn.recv.len();
@@ -67,13 +67,12 @@ impl Engine {
             if !rest.is_empty() {
                 reader.conn.recv.save(rest, &mut self.shared.chunks);
             } else if !reader.conn.recv.is_empty() {
-                reader.conn.recv.clear();
+                reader.conn.recv.clear(&mut self.shared.chunks);
             }
             outcome
         };
-        let after = to_u64(conn.recv.len());
-        conn.recv.expect(conn.recv.len() + 1);
-        self.shared.memory.held = self.shared.memory.held - before + after;
+        // What is kept is a line; where it ends is not known.
+        conn.recv.expect(0);
         if outcome.ready {
             conn.phase = ConnPhase::Ready;
             server_state.backoff.failures = 0;
@@ -185,7 +184,7 @@ impl Reader<'_> {
         let response_len = mem::take(&mut self.conn.response_len) + to_u64(bytes.len());
         // A response that came in several reads is no error line, whatever its last part looks like.
         let is_whole = response_len == to_u64(bytes.len());
-        let slot = self.conn.pop_slot();
+        let slot = self.conn.pop_slot(&mut shared.chunks);
         if self.conn.pipeline.is_empty() {
             self.conn.rest(&mut shared.chunks);
         }

@@ -175,7 +175,8 @@ impl Upstream {
         let mut hello = Vec::new();
         let mut say = |origin: Origin, hello: &[u8]| {
             conn.out.append(hello, &mut shared.chunks);
-            conn.push_slot(Slot::new(origin, to_u32(hello.len()), false, shared.now));
+            let slot = Slot::new(origin, to_u32(hello.len()), false, shared.now);
+            conn.push_slot(slot, &mut shared.chunks);
         };
         if let Some(password) = &pool.config.redis_auth {
             write_auth(password, &mut hello);
@@ -191,7 +192,6 @@ impl Upstream {
         }
         conn.is_probe = question.is_some();
         conn.handshake_len = conn.out.len();
-        shared.memory.held += conn.out.len();
         let id = self.conns.insert_with(|_| conn);
         if let Some(timeout) = pool.config.timeout {
             self.arm(id, timeout, shared);
@@ -252,8 +252,7 @@ impl Upstream {
         shared: &mut Shared,
     ) {
         let conn = self.chosen_mut(id);
-        conn.queued(request, shared.now);
-        shared.memory.held += u64::from(request.len);
+        conn.queued(request, shared.now, &mut shared.chunks);
         self.announce(id, timeout, shared);
     }
 
@@ -377,7 +376,6 @@ impl Upstream {
             return;
         };
         conn.commit(len, shared.now, &mut shared.chunks);
-        shared.memory.held -= to_u64(len);
         wake_stalled(conn, shared);
     }
 
@@ -390,10 +388,7 @@ impl Upstream {
     }
 
     pub(crate) fn held(&self) -> u64 {
-        self.conns
-            .iter()
-            .map(|(_, conn)| conn.out.len() + to_u64(conn.recv.len()))
-            .sum()
+        self.conns.iter().map(|(_, conn)| conn.held()).sum()
     }
 
     pub(crate) fn check_invariants(&self, pools: &[Pool]) {

@@ -54,9 +54,10 @@ pub enum Parse {
         /// Bytes of the line, `LF` included.
         len: usize,
     },
-    /// The frame goes on; it is known to have at least `need` bytes (more than were given).
+    /// The frame goes on.
     Incomplete {
-        /// Least length of the frame, a hint for buffers; never above the size limit.
+        /// A hint for buffers: the length of the frame; or its least length, if that is far more
+        /// than was given; or 0 if neither is known. Never above the size limit.
         need: usize,
     },
     /// `len` bytes are to be dropped without a word: an empty line, or more of a refused request.

@@ -28,8 +28,7 @@ impl Server {
     /// `None` where memcached is not installed and need not be.
     fn start() -> Option<Self> {
         let socket = std::env::temp_dir().join(format!("memcache-{}.sock", std::process::id()));
-        let program = std::env::var("MEMCACHED_SERVER").unwrap_or_else(|_| "memcached".to_owned());
-        let child = Command::new(program)
+        let child = Command::new("memcached")
             .args(["-u", "root", "-t", "1", "-s"])
             .arg(&socket)
             .stderr(Stdio::null())

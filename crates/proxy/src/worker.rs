@@ -412,7 +412,10 @@ impl Worker {
                 self.note_closed(&conn.stream, None, now);
                 if conn.readable {
                     conn.stream.close_gently();
+                } else {
+                    drop(conn);
                 }
+                // After its descriptor: the acceptor may take a client for each that went.
                 self.clients.down();
             }
             (None, ConnId::Server(conn)) => self.dialer.cancel(conn),
@@ -426,6 +429,7 @@ impl Worker {
             && matches!(id, ConnId::Client(_))
         {
             self.note_closed(&conn.stream, Some(why), now);
+            drop(conn);
             self.clients.down();
         }
         self.engine.handle_closed(id, why, now);

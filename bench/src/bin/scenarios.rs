@@ -13,11 +13,12 @@ use twemproxy_core::config::{Config, PoolConfig, ServerConfig};
 use twemproxy_core::engine::{Action, Engine};
 use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
 use twemproxy_core::limits::SEND_SLICES_MAX;
+use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::proto::{
     Parse, Protocol, RequestLimits, RequestParser, ResponseParser, ResponseStep, Route, parts,
 };
-use twemproxy_core::ring::{Distribution, HashKind, Ring, RingServer};
 use twemproxy_core::time::{Micros, Span};
+use twemproxy_core::topology::{Distribution, HashKind, Placement, RingServer};
 
 /// A scenario: its name, how many operations make a steady count, and what does so many.
 type Scenario = (&'static str, u64, fn(u64));
@@ -325,8 +326,9 @@ impl World {
             memory_limit: u64::MAX,
             ..Config::default()
         };
+        let topologies = HealthOwner::new(&config).topologies();
         let mut world = Self {
-            engine: Engine::new(Arc::new(config), 7),
+            engine: Engine::new(Arc::new(config), &topologies, 7),
             now: Micros(1),
             clients: Vec::new(),
             conns: Vec::new(),
@@ -443,7 +445,7 @@ fn forward(exchange: &Exchange, depth: usize, count: u64) {
         .engine
         .counters()
         .servers
-        .iter()
+        .values()
         .map(|server| server.out_queue.value());
     assert!(waiting.sum::<u64>() == 0, "every request was answered");
 }
@@ -468,14 +470,14 @@ fn build_ring(count: usize, dead: Option<usize>, times: u64) {
     let names = server_names(count);
     let servers = ring_servers(&names, dead);
     for _ in 0..times {
-        black_box(Ring::build(Distribution::Ketama, black_box(&servers)));
+        black_box(Placement::build(Distribution::Ketama, black_box(&servers)));
     }
 }
 
 /// Hashes one key and finds its server among a hundred.
 fn pick_servers(times: u64) {
     let names = server_names(100);
-    let ring = Ring::build(Distribution::Ketama, &ring_servers(&names, None));
+    let ring = Placement::build(Distribution::Ketama, &ring_servers(&names, None));
     let keys: Vec<String> = (0..64).map(key).collect();
     for key in keys
         .iter()

@@ -3,8 +3,8 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use crate::proto::Protocol;
-use crate::ring::{Distribution, HashKind};
 use crate::time::Span;
+use crate::topology::{Distribution, HashKind};
 use crate::words::configured_word;
 
 /// Everything one engine serves.

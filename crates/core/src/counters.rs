@@ -1,13 +1,18 @@
 //! The statistics table: names, kinds and help texts in the order of twemproxy's output, and the
 //! counters themselves.
 //!
+//! A new counter is one row under `Ours`, at the end of its table. The statistics port and
+//! `--describe-stats` are 0.5's, so they show the rows under `V05` only, and those never change.
+//!
 //! Every counter has one writer, the worker whose engine owns it; other threads read. Relaxed loads
 //! and stores compile to plain moves, so nothing has to be published and every query is fresh.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::Config;
+use crate::ids::ServerId;
+use crate::table::Table;
+use crate::topology::Topology;
 
 /// How a metric moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +25,26 @@ pub enum Kind {
     Timestamp,
 }
 
+impl Kind {
+    /// One number for what two workers counted.
+    #[must_use]
+    pub fn merge(self, a: u64, b: u64) -> u64 {
+        match self {
+            Self::Counter | Self::Gauge => a.wrapping_add(b),
+            Self::Timestamp => a.max(b),
+        }
+    }
+}
+
+/// Where a counter comes from, and so which outputs show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Since {
+    /// From twemproxy 0.5.
+    V05,
+    /// Added here.
+    Ours,
+}
+
 /// One row of a metric table.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
@@ -27,6 +52,8 @@ pub struct Metric {
     pub name: &'static str,
     /// How it moves.
     pub kind: Kind,
+    /// Where it comes from.
+    pub since: Since,
     /// The text of `--describe-stats`.
     pub help: &'static str,
 }
@@ -68,23 +95,30 @@ impl Cell {
 }
 
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident { $($field:ident $kind:ident $help:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($since:ident {
+        $($field:ident $kind:ident $help:literal,)*
+    })* }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub struct $name {
-            $(#[doc = $help] pub $field: Cell,)*
+            $($(#[doc = $help] pub $field: Cell,)*)*
         }
 
         impl $name {
             /// The table, in output order.
             pub const METRICS: &'static [Metric] = &[
-                $(Metric { name: stringify!($field), kind: Kind::$kind, help: $help },)*
+                $($(Metric {
+                    name: stringify!($field),
+                    kind: Kind::$kind,
+                    since: Since::$since,
+                    help: $help,
+                },)*)*
             ];
 
             /// The values, in the order of [`Self::METRICS`].
             #[must_use]
             pub fn values(&self) -> [u64; Self::METRICS.len()] {
-                [$(self.$field.value(),)*]
+                [$($(self.$field.value(),)*)*]
             }
         }
     };
@@ -93,31 +127,37 @@ macro_rules! table {
 table! {
     /// Per-pool statistics.
     PoolCounters {
-        client_eof Counter "# eof on client connections",
-        client_err Counter "# errors on client connections",
-        client_connections Gauge "# active client connections",
-        server_ejects Counter "# times backend server was ejected",
-        forward_error Counter "# times we encountered a forwarding error",
-        fragments Counter "# fragments created from a multi-vector request",
+        V05 {
+            client_eof Counter "# eof on client connections",
+            client_err Counter "# errors on client connections",
+            client_connections Gauge "# active client connections",
+            server_ejects Counter "# times backend server was ejected",
+            forward_error Counter "# times we encountered a forwarding error",
+            fragments Counter "# fragments created from a multi-vector request",
+        }
+        Ours {}
     }
 }
 
 table! {
     /// Per-server statistics.
     ServerCounters {
-        server_eof Counter "# eof on server connections",
-        server_err Counter "# errors on server connections",
-        server_timedout Counter "# timeouts on server connections",
-        server_connections Gauge "# active server connections",
-        server_ejected_at Timestamp "timestamp when server was ejected in usec since epoch",
-        requests Counter "# requests",
-        request_bytes Counter "total request bytes",
-        responses Counter "# responses",
-        response_bytes Counter "total response bytes",
-        in_queue Gauge "# requests in incoming queue",
-        in_queue_bytes Gauge "current request bytes in incoming queue",
-        out_queue Gauge "# requests in outgoing queue",
-        out_queue_bytes Gauge "current request bytes in outgoing queue",
+        V05 {
+            server_eof Counter "# eof on server connections",
+            server_err Counter "# errors on server connections",
+            server_timedout Counter "# timeouts on server connections",
+            server_connections Gauge "# active server connections",
+            server_ejected_at Timestamp "timestamp when server was ejected in usec since epoch",
+            requests Counter "# requests",
+            request_bytes Counter "total request bytes",
+            responses Counter "# responses",
+            response_bytes Counter "total response bytes",
+            in_queue Gauge "# requests in incoming queue",
+            in_queue_bytes Gauge "current request bytes in incoming queue",
+            out_queue Gauge "# requests in outgoing queue",
+            out_queue_bytes Gauge "current request bytes in outgoing queue",
+        }
+        Ours {}
     }
 }
 
@@ -126,8 +166,8 @@ table! {
 pub struct Counters {
     /// One per pool of the configuration.
     pub pools: Vec<Arc<PoolCounters>>,
-    /// One per [`crate::ids::ServerIdx`].
-    pub servers: Vec<Arc<ServerCounters>>,
+    /// One per server.
+    pub servers: Table<ServerId, Arc<ServerCounters>>,
     /// Accepted clients and attempted server connections so far.
     pub total_connections: Cell,
     /// Client and server connections now.
@@ -137,13 +177,15 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// All zero, with a place for each pool and server of `config`.
+    /// All zero, for the pools of `topologies` and their servers.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let server_count = config.pools.iter().map(|pool| pool.servers.len()).sum();
+    pub fn new(topologies: &[Arc<Topology>]) -> Self {
+        let shards = topologies.iter().flat_map(|topology| &topology.shards);
         Self {
-            pools: (0..config.pools.len()).map(|_| Arc::default()).collect(),
-            servers: (0..server_count).map(|_| Arc::default()).collect(),
+            pools: topologies.iter().map(|_| Arc::default()).collect(),
+            servers: shards
+                .map(|shard| (shard.primary, Arc::default()))
+                .collect(),
             total_connections: Cell::default(),
             curr_connections: Cell::default(),
             released: Cell::default(),
@@ -163,7 +205,9 @@ mod tests {
             .iter()
             .position(|m| m.name == "forward_error");
         assert_eq!(pool.values()[at.unwrap()], 3);
-        assert_eq!(PoolCounters::METRICS.len(), 6);
-        assert_eq!(ServerCounters::METRICS.len(), 13);
+        let from_v05 =
+            |metrics: &[Metric]| metrics.iter().filter(|m| m.since == Since::V05).count();
+        assert_eq!(from_v05(PoolCounters::METRICS), 6);
+        assert_eq!(from_v05(ServerCounters::METRICS), 13);
     }
 }

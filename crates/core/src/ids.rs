@@ -1,8 +1,8 @@
 //! Names of pools, servers and connections.
 //!
-//! Dense indexes ([`PoolIdx`], [`ServerIdx`]) are positions in tables that live as long as a
-//! configuration. Connection ids carry a generation, so that an event for a connection that is
-//! gone misses instead of reaching its successor.
+//! [`PoolIdx`] is a position in a table that lives as long as a configuration. The other ids carry a
+//! generation, so that what is said of a server or a connection that is gone misses instead of reaching
+//! its successor.
 
 use crate::num::to_usize;
 
@@ -10,10 +10,47 @@ use crate::num::to_usize;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PoolIdx(pub u32);
 
-/// A server, counted over all pools of the process: the servers of the first pool come first, each
-/// pool's in the order of its table.
+/// A server. The owner of the topology ([`crate::owner`]) gives ids out, the same for all engines.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ServerIdx(pub u32);
+pub struct ServerId {
+    /// Its place in tables of servers.
+    pub index: u32,
+    /// How often the place was taken before; 31 bits are significant.
+    pub generation: u32,
+}
+
+/// An id made of a place and the place's generation.
+pub trait Key: Copy {
+    /// The id of a place.
+    fn new(index: u32, generation: u32) -> Self;
+    /// The place.
+    fn index(self) -> u32;
+    /// How often the place was taken before.
+    fn generation(self) -> u32;
+}
+
+macro_rules! key {
+    ($id:ident) => {
+        impl Key for $id {
+            #[inline]
+            fn new(index: u32, generation: u32) -> Self {
+                Self { index, generation }
+            }
+            #[inline]
+            fn index(self) -> u32 {
+                self.index
+            }
+            #[inline]
+            fn generation(self) -> u32 {
+                self.generation
+            }
+        }
+    };
+}
+
+key!(ClientId);
+key!(ServerConnId);
+key!(ServerId);
 
 impl PoolIdx {
     /// The index as memory wants it.
@@ -24,12 +61,16 @@ impl PoolIdx {
     }
 }
 
-impl ServerIdx {
-    /// The index as memory wants it.
+impl ServerId {
+    /// The `nth` server of a configuration, counted over all pools: the first pool's come first, each
+    /// pool's in the order of its table.
     #[inline]
     #[must_use]
-    pub const fn index(self) -> usize {
-        to_usize(self.0)
+    pub const fn initial(nth: u32) -> Self {
+        Self {
+            index: nth,
+            generation: 0,
+        }
     }
 }
 

@@ -8,15 +8,16 @@
 //! | module | knows |
 //! |---|---|
 //! | [`limits`] | every bound of the proxy, each with its outcome |
-//! | [`ids`], [`time`] | names of things and of moments |
-//! | [`config`] | what the engine must be told: resolved, without addresses |
-//! | [`counters`] | the statistics table |
+//! | [`ids`], [`table`], [`time`] | names of things and of moments |
 //! | [`buf`] | where bytes wait |
 //! | [`proto`] | what bytes mean: redis and memcached requests and responses |
-//! | [`ring`] | which server owns a key |
+//! | [`topology`] | which server owns a key |
+//! | [`config`] | what the engine must be told: resolved, without addresses |
+//! | [`counters`] | the statistics table |
+//! | [`owner`] | which servers are well, decided once for all engines |
 //! | [`engine`] | everything that happens between a client and its servers |
 //!
-//! Dependencies point downwards in that list only.
+//! Each depends only on those above it in that list.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -34,7 +35,10 @@ pub mod engine;
 pub mod ids;
 pub mod limits;
 mod num;
+pub mod owner;
 pub mod proto;
-pub mod ring;
+mod slab;
+pub mod table;
 pub mod time;
+pub mod topology;
 mod words;

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use twemproxy_core::ring::{Distribution, HashKind, Ring, RingServer, tag::hashed_part};
+use twemproxy_core::topology::{Distribution, HashKind, Placement, RingServer, tag::hashed_part};
 
 #[test]
 fn every_golden_key_goes_where_nutcracker_sends_it() {
@@ -22,7 +22,7 @@ fn every_golden_key_goes_where_nutcracker_sends_it() {
 
     for case in &golden.cases {
         let pool = &golden.pools[&case.servers];
-        let ring = Ring::build(case.distribution, &pool.ring_servers());
+        let ring = Placement::build(case.distribution, &pool.ring_servers());
         assert_eq!(case.owners.len(), golden.keys.len());
         for (key, &expected) in golden.keys.iter().zip(&case.owners) {
             let hash = case.hash.hash(hashed_part(key, case.hash_tag));
@@ -65,7 +65,7 @@ fn hash_functions_return_the_published_values() {
 #[test]
 fn four_equal_servers_have_the_known_ring() {
     let pool = four_servers();
-    let ring = Ring::build(Distribution::Ketama, &pool.ring_servers());
+    let ring = Placement::build(Distribution::Ketama, &pool.ring_servers());
     assert_eq!(ring.points().len(), 640);
     assert_lowest_points(
         &pool,
@@ -96,7 +96,7 @@ fn an_ejected_server_leaves_the_known_ring() {
     let pool = four_servers();
     let mut servers = pool.ring_servers();
     servers[2].live = false;
-    let ring = Ring::build(Distribution::Ketama, &servers);
+    let ring = Placement::build(Distribution::Ketama, &servers);
     assert_eq!(ring.points().len(), 480);
     assert_lowest_points(
         &pool,
@@ -122,7 +122,7 @@ fn an_ejected_server_leaves_the_known_ring() {
 #[test]
 fn a_heavier_server_has_more_of_the_known_ring() {
     let pool = Pool::new(&["h:1:3 server1", "h:2:1 server2"]);
-    let ring = Ring::build(Distribution::Ketama, &pool.ring_servers());
+    let ring = Placement::build(Distribution::Ketama, &pool.ring_servers());
     assert_eq!(point_counts(&ring, 2), [240, 80]);
     assert_lowest_points(
         &pool,
@@ -149,7 +149,7 @@ fn a_heavier_server_has_more_of_the_known_ring() {
 #[test]
 fn unnamed_servers_are_hashed_by_address() {
     let pool = Pool::new(&["127.0.0.1:11212:1", "127.0.0.1:11213:1"]);
-    let ring = Ring::build(Distribution::Ketama, &pool.ring_servers());
+    let ring = Placement::build(Distribution::Ketama, &pool.ring_servers());
     assert_eq!(ring.points().len(), 320);
     assert_lowest_points(
         &pool,
@@ -177,7 +177,7 @@ fn unnamed_servers_are_hashed_by_address() {
 #[test]
 fn the_memcached_port_is_not_part_of_a_name() {
     let pool = Pool::new(&["10.0.0.1:11211:1", "10.0.0.2:11211:1", "10.0.0.3:11212:1"]);
-    let ring = Ring::build(Distribution::Ketama, &pool.ring_servers());
+    let ring = Placement::build(Distribution::Ketama, &pool.ring_servers());
     assert_eq!(ring.points().len(), 480);
     assert_lowest_points(
         &pool,
@@ -201,7 +201,7 @@ fn the_memcached_port_is_not_part_of_a_name() {
 #[test]
 fn unnamed_unix_sockets_are_hashed_with_a_colon() {
     let pool = Pool::new(&["/tmp/a.sock:1", "/tmp/b.sock:1"]);
-    let ring = Ring::build(Distribution::Ketama, &pool.ring_servers());
+    let ring = Placement::build(Distribution::Ketama, &pool.ring_servers());
     assert_eq!(ring.points().len(), 320);
     assert_lowest_points(
         &pool,
@@ -226,7 +226,7 @@ fn unnamed_unix_sockets_are_hashed_with_a_colon() {
 #[test]
 fn modula_divides_as_published() {
     let pool = four_servers();
-    let ring = Ring::build(Distribution::Modula, &pool.ring_servers());
+    let ring = Placement::build(Distribution::Modula, &pool.ring_servers());
     assert_owners(
         &pool,
         &ring,
@@ -239,7 +239,7 @@ fn modula_divides_as_published() {
     assert_eq!(pool.owner(&ring, b""), "server1");
 
     let weighted = Pool::new(&["h:1:1 aa", "h:2:2 b", "h:3:1 c"]);
-    let ring = Ring::build(Distribution::Modula, &weighted.ring_servers());
+    let ring = Placement::build(Distribution::Modula, &weighted.ring_servers());
     let slots = [0, 1, 2, 3].map(|hash| weighted.name(ring.pick(hash).unwrap()));
     assert_eq!(slots, ["b", "b", "c", "aa"]);
     assert_owners(
@@ -255,7 +255,7 @@ fn point_counts_keep_the_rounding_of_single_precision() {
     for (server_count, points_each) in [(24, 160), (25, 156), (26, 160), (47, 156), (100, 156)] {
         let entries: Vec<String> = (0..server_count).map(|i| format!("h:{i}:1")).collect();
         let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-        let ring = Ring::build(Distribution::Ketama, &Pool::new(&entries).ring_servers());
+        let ring = Placement::build(Distribution::Ketama, &Pool::new(&entries).ring_servers());
         assert_eq!(
             point_counts(&ring, server_count),
             vec![points_each; server_count],
@@ -267,7 +267,7 @@ fn point_counts_keep_the_rounding_of_single_precision() {
 #[test]
 fn a_very_light_server_has_no_points_and_no_keys() {
     let pool = Pool::new(&["h:1:100000 heavy", "h:2:1 light"]);
-    let ring = Ring::build(Distribution::Ketama, &pool.ring_servers());
+    let ring = Placement::build(Distribution::Ketama, &pool.ring_servers());
     assert_eq!(point_counts(&ring, 2), [4 * 79, 0]);
     assert!((0..1000).all(|i| ring.pick(i << 22) == Some(0)));
 }
@@ -386,7 +386,7 @@ impl Pool {
     }
 
     /// Name of the owner of a key under twemproxy's default hash.
-    fn owner(&self, ring: &Ring, key: &[u8]) -> &str {
+    fn owner(&self, ring: &Placement, key: &[u8]) -> &str {
         self.name(ring.pick(HashKind::Fnv1a64.hash(key)).unwrap())
     }
 }
@@ -417,7 +417,7 @@ fn four_servers() -> Pool {
 }
 
 /// How many points each of the servers has.
-fn point_counts(ring: &Ring, server_count: usize) -> Vec<usize> {
+fn point_counts(ring: &Placement, server_count: usize) -> Vec<usize> {
     let mut counts = vec![0; server_count];
     for point in ring.points() {
         counts[usize::try_from(point.server).unwrap()] += 1;
@@ -425,14 +425,14 @@ fn point_counts(ring: &Ring, server_count: usize) -> Vec<usize> {
     counts
 }
 
-fn assert_lowest_points(pool: &Pool, ring: &Ring, expected: &[(u32, &str)]) {
+fn assert_lowest_points(pool: &Pool, ring: &Placement, expected: &[(u32, &str)]) {
     let points = ring.points().iter().take(expected.len());
     let points: Vec<(u32, &str)> = points.map(|p| (p.value, pool.name(p.server))).collect();
     assert_eq!(points, expected);
 }
 
 /// Checks the owners of keys, given as words after the owner's name.
-fn assert_owners(pool: &Pool, ring: &Ring, expected: &[(&str, &str)]) {
+fn assert_owners(pool: &Pool, ring: &Placement, expected: &[(&str, &str)]) {
     for (owner, keys) in expected {
         for key in keys.split(' ') {
             assert_eq!(pool.owner(ring, key.as_bytes()), *owner, "{key}");

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use twemproxy_core::config::Config;
 use twemproxy_core::engine::{Action, Engine};
-use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
+use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId, ServerId};
+use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::proto::Protocol;
-use twemproxy_core::ring::{Ring, RingServer};
 use twemproxy_core::time::{Micros, Span};
+use twemproxy_core::topology::{Placement, RingServer};
 use twemproxy_testkit::hand::pool;
 
 thread_local! {
@@ -60,7 +61,8 @@ impl World {
             pools: vec![config],
             ..Config::default()
         };
-        let mut engine = Engine::new(Arc::new(config), 7);
+        let topologies = HealthOwner::new(&config).topologies();
+        let mut engine = Engine::new(Arc::new(config), &topologies, 7);
         let client = engine
             .handle_accept(PoolIdx(0), Micros(1))
             .expect("the pool takes a client");
@@ -88,7 +90,7 @@ impl World {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Connect { conn, server } => {
-                    self.conns[server.index()] = Some(conn);
+                    self.conns[usize::try_from(server.index).expect("an index fits")] = Some(conn);
                     self.engine.handle_connected(conn, self.now);
                 }
                 Action::Flush(conn) => {
@@ -124,7 +126,9 @@ fn allocations(protocol: Protocol, requests: &[u8], responses: &[(usize, &[u8])]
     }
     let count = COUNT.get() - before;
     assert_eq!(
-        world.engine.counters().servers[0].out_queue.value(),
+        world.engine.counters().servers[ServerId::initial(0)]
+            .out_queue
+            .value(),
         0,
         "the rounds are complete"
     );
@@ -143,7 +147,7 @@ fn key_on(server: u32) -> String {
             live: true,
         })
         .collect();
-    let ring = Ring::build(config.distribution, &servers);
+    let ring = Placement::build(config.distribution, &servers);
     (0..10_000)
         .map(|i| format!("k{i:05}"))
         .find(|key| ring.pick(config.hash.hash(key.as_bytes())) == Some(server))
@@ -216,6 +220,6 @@ fn a_tick_of_two_hundred_clients_whose_early_responses_wait_allocates_nothing() 
         world.settle();
     }
     assert_eq!(COUNT.get() - before, 0);
-    let waiting = &world.engine.counters().servers[0].out_queue;
+    let waiting = &world.engine.counters().servers[ServerId::initial(0)].out_queue;
     assert_eq!(waiting.value(), 0, "the rounds are complete");
 }

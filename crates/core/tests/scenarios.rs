@@ -5,7 +5,7 @@ mod support;
 use support::{bulk, cmd, key_of, redis, with_timeout};
 use twemproxy_core::config::{Config, CrossServerKeys};
 use twemproxy_core::engine::{Closed, Notice};
-use twemproxy_core::ids::ServerIdx;
+use twemproxy_core::ids::ServerId;
 use twemproxy_core::limits;
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
@@ -20,7 +20,7 @@ fn a_request_goes_unchanged_to_its_server_and_the_reply_comes_back() {
     assert_eq!(hand.got(hand.conn(0)), request);
     hand.say(hand.conn(0), b"$1\r\nx\r\n");
     assert_eq!(hand.got(client), "$1\r\nx\r\n");
-    let server = &hand.engine.counters().servers[0];
+    let server = &hand.engine.counters().servers[ServerId::initial(0)];
     assert_eq!((server.requests.value(), server.responses.value()), (1, 1));
     assert_eq!(hand.engine.held(), 0);
 }
@@ -74,7 +74,8 @@ fn early_responses_wait_until_the_older_ones_have_left() {
 #[test]
 fn a_refused_connection_fails_what_waits_for_it_in_order_and_the_next_request_tries_again() {
     let mut hand = Hand::new(redis(1));
-    hand.on_connect.insert(ServerIdx(0), OnConnect::Hang);
+    hand.on_connect
+        .insert(ServerId::initial(0), OnConnect::Hang);
     let (one, two) = (hand.client(), hand.client());
     hand.send(one, (cmd("GET a") + &cmd("GET b")).as_bytes());
     hand.send(two, cmd("GET c").as_bytes());
@@ -83,7 +84,12 @@ fn a_refused_connection_fails_what_waits_for_it_in_order_and_the_next_request_tr
     assert_eq!(hand.got(one), error.repeat(2));
     assert_eq!(hand.got(two), error);
     assert_eq!(hand.engine.counters().pools[0].forward_error.value(), 3);
-    assert_eq!(hand.engine.counters().servers[0].server_err.value(), 1);
+    assert_eq!(
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .server_err
+            .value(),
+        1
+    );
     hand.on_connect.clear();
     hand.send(one, cmd("GET a").as_bytes());
     hand.say(hand.conn(0), b"$-1\r\n");
@@ -116,7 +122,12 @@ fn a_server_that_closes_in_order_says_so_to_those_who_wait() {
     hand.half_closes(conn);
     assert_eq!(hand.got(client), "-ERR Server closed the connection\r\n");
     assert!(hand.is_closed(conn));
-    assert_eq!(hand.engine.counters().servers[0].server_eof.value(), 1);
+    assert_eq!(
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .server_eof
+            .value(),
+        1
+    );
 }
 
 // C110 D10
@@ -135,7 +146,7 @@ fn a_time_out_hurts_only_its_own_request_and_the_late_response_is_discarded() {
     assert_eq!(hand.got(slow), "");
     assert_eq!(hand.got(quick), bulk("mine"));
     assert!(!hand.is_closed(conn));
-    let server = &hand.engine.counters().servers[0];
+    let server = &hand.engine.counters().servers[ServerId::initial(0)];
     assert_eq!(server.server_timedout.value(), 1);
     assert_eq!(
         (server.out_queue.value(), server.out_queue_bytes.value()),
@@ -178,7 +189,9 @@ fn a_connection_that_stays_silent_for_one_more_time_out_is_given_up() {
     assert!(hand.is_closed(conn));
     assert_eq!(hand.got(client), "-ERR Connection timed out\r\n".repeat(2));
     assert_eq!(
-        hand.engine.counters().servers[0].server_timedout.value(),
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .server_timedout
+            .value(),
         1,
         "one silent episode"
     );
@@ -191,7 +204,8 @@ fn a_connection_that_stays_silent_for_one_more_time_out_is_given_up() {
 #[test]
 fn a_connection_attempt_that_hangs_is_given_up_with_its_oldest_request() {
     let mut hand = Hand::new(with_timeout(redis(1), 100));
-    hand.on_connect.insert(ServerIdx(0), OnConnect::Hang);
+    hand.on_connect
+        .insert(ServerId::initial(0), OnConnect::Hang);
     let client = hand.client();
     hand.send(client, cmd("GET a").as_bytes());
     hand.wait_ms(99);
@@ -199,7 +213,12 @@ fn a_connection_attempt_that_hangs_is_given_up_with_its_oldest_request() {
     hand.wait_ms(2);
     assert_eq!(hand.got(client), "-ERR Connection timed out\r\n");
     assert!(hand.is_closed(hand.conn(0)));
-    assert_eq!(hand.engine.counters().servers[0].server_timedout.value(), 1);
+    assert_eq!(
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .server_timedout
+            .value(),
+        1
+    );
 }
 
 // C120
@@ -216,7 +235,9 @@ fn a_client_that_leaves_early_does_not_disturb_the_pipeline() {
     assert_eq!(hand.got(stays), bulk("mine"));
     assert_eq!(hand.got(later), "");
     assert_eq!(
-        hand.engine.counters().servers[0].responses.value(),
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .responses
+            .value(),
         1,
         "discarded ones do not count"
     );
@@ -260,7 +281,7 @@ fn a_dead_fragment_gives_one_error_and_the_client_stays() {
     let (a, b) = (key_of(&config, 0, 0), key_of(&config, 1, 0));
     let mut hand = Hand::new(config);
     hand.on_connect
-        .insert(ServerIdx(1), OnConnect::Fail(Closed::Refused));
+        .insert(ServerId::initial(1), OnConnect::Fail(Closed::Refused));
     let client = hand.client();
     hand.send(
         client,
@@ -280,7 +301,10 @@ fn a_stray_response_closes_the_server_connection() {
     hand.say(conn, (bulk("a") + &bulk("stray")).as_bytes());
     assert_eq!(hand.got(client), bulk("a"));
     assert!(hand.is_closed(conn));
-    assert!(hand.notices.contains(&Notice::ServerInvalid(ServerIdx(0))));
+    assert!(
+        hand.notices
+            .contains(&Notice::ServerInvalid(ServerId::initial(0)))
+    );
     hand.send(client, cmd("GET b").as_bytes());
     assert_eq!(hand.got(client), "");
     hand.say(hand.conn(0), bulk("b").as_bytes());
@@ -313,7 +337,12 @@ fn a_server_may_answer_before_it_has_the_whole_request() {
     hand.send(client, cmd("GET a").as_bytes());
     hand.say(conn, b"$-1\r\n");
     assert_eq!(hand.got(client), "$-1\r\n-ERR no\r\n$-1\r\n");
-    assert_eq!(hand.engine.counters().servers[0].in_queue.value(), 0);
+    assert_eq!(
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .in_queue
+            .value(),
+        0
+    );
 }
 
 #[test]
@@ -343,25 +372,36 @@ fn an_ejected_server_leaves_its_keys_to_the_others_and_returns() {
     let key = key_of(&config, 0, 0);
     let mut hand = Hand::new(config);
     hand.on_connect
-        .insert(ServerIdx(0), OnConnect::Fail(Closed::Refused));
+        .insert(ServerId::initial(0), OnConnect::Fail(Closed::Refused));
     let client = hand.client();
     let get = cmd(&format!("GET {key}"));
     for _ in 0..2 {
         hand.send(client, get.as_bytes());
         assert_eq!(hand.got(client), "-ERR Connection refused\r\n");
     }
-    assert!(hand.notices.contains(&Notice::Ejected(ServerIdx(0))));
+    assert!(
+        hand.notices
+            .contains(&Notice::Ejected(ServerId::initial(0)))
+    );
     hand.send(client, get.as_bytes());
     assert_eq!(hand.got(hand.conn(1)), get);
     hand.say(hand.conn(1), b"$-1\r\n");
     let counters = hand.engine.counters();
     assert_eq!(counters.pools[0].server_ejects.value(), 1);
-    assert_ne!(counters.servers[0].server_ejected_at.value(), 0);
+    assert_ne!(
+        counters.servers[ServerId::initial(0)]
+            .server_ejected_at
+            .value(),
+        0
+    );
     hand.on_connect.clear();
     hand.wait_ms(1001);
     hand.got(hand.conn(0));
     hand.say(hand.conn(0), b"+PONG\r\n");
-    assert!(hand.notices.contains(&Notice::Restored(ServerIdx(0))));
+    assert!(
+        hand.notices
+            .contains(&Notice::Restored(ServerId::initial(0)))
+    );
     hand.send(client, get.as_bytes());
     assert_eq!(hand.got(hand.conn(0)), get);
 }
@@ -373,8 +413,10 @@ fn with_all_servers_ejected_requests_are_refused_without_a_connection_attempt() 
     config.auto_eject_hosts = true;
     config.server_failure_limit = 1;
     let mut hand = Hand::new(config);
-    hand.on_connect
-        .insert(ServerIdx(0), OnConnect::Fail(Closed::HostUnreachable));
+    hand.on_connect.insert(
+        ServerId::initial(0),
+        OnConnect::Fail(Closed::HostUnreachable),
+    );
     let client = hand.client();
     hand.send(client, cmd("GET a").as_bytes());
     assert_eq!(hand.got(client), "-ERR No route to host\r\n");
@@ -418,7 +460,7 @@ fn an_idle_connection_closed_by_the_server_is_no_failure() {
     hand.half_closes(hand.conn(0));
     let counters = hand.engine.counters();
     assert_eq!(counters.pools[0].server_ejects.value(), 0);
-    assert_eq!(counters.servers[0].server_eof.value(), 1);
+    assert_eq!(counters.servers[ServerId::initial(0)].server_eof.value(), 1);
 }
 
 #[test]
@@ -430,7 +472,7 @@ fn noreply_requests_owe_nothing() {
     assert_eq!(hand.got(conn), "set a 0 0 1 noreply\r\nx\r\nget a\r\n");
     hand.say(conn, b"VALUE a 0 1\r\nx\r\nEND\r\n");
     assert_eq!(hand.got(client), "VALUE a 0 1\r\nx\r\nEND\r\n");
-    let server = &hand.engine.counters().servers[0];
+    let server = &hand.engine.counters().servers[ServerId::initial(0)];
     assert_eq!((server.requests.value(), server.responses.value()), (2, 1));
 }
 
@@ -475,27 +517,6 @@ fn replies_to_valid_requests_leave_before_a_protocol_error_closes() {
     let expected = bulk("a") + "-ERR Protocol error: expected '$', got '!'\r\n";
     assert_eq!(hand.got(client), expected);
     assert!(hand.is_closed(client));
-}
-
-// D1
-#[test]
-fn what_follows_a_refused_multi_is_executed_one_by_one() {
-    let mut hand = Hand::new(redis(1));
-    let client = hand.client();
-    let requests = cmd("MULTI") + &cmd("SET a 1") + &cmd("GET a") + &cmd("EXEC");
-    hand.send(client, requests.as_bytes());
-    assert_eq!(hand.got(hand.conn(0)), cmd("SET a 1") + &cmd("GET a"));
-    hand.say(hand.conn(0), ("+OK\r\n".to_owned() + &bulk("1")).as_bytes());
-    let got = hand.got(client);
-    let lines: Vec<&str> = got.split_inclusive("\r\n").collect();
-    assert_eq!(lines[1..4].concat(), "+OK\r\n".to_owned() + &bulk("1"));
-    for (line, name) in [(lines[0], "multi"), (lines[4], "exec")] {
-        assert!(
-            line.starts_with(&format!("-ERR '{name}' is not supported")),
-            "{line}"
-        );
-    }
-    assert!(!hand.is_closed(client));
 }
 
 // D16
@@ -695,7 +716,9 @@ fn no_request_leaves_before_auth_and_select_are_accepted() {
     hand.say(conn, b"$-1\r\n");
     assert_eq!(hand.got(client), "$-1\r\n");
     assert_eq!(
-        hand.engine.counters().servers[0].requests.value(),
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .requests
+            .value(),
         1,
         "ours do not count"
     );
@@ -719,7 +742,7 @@ fn a_refused_password_is_told_to_the_waiting_clients() {
     assert!(hand.is_closed(conn));
     assert!(
         hand.notices
-            .contains(&Notice::ServerRefusedHandshake(ServerIdx(0)))
+            .contains(&Notice::ServerRefusedHandshake(ServerId::initial(0)))
     );
 }
 

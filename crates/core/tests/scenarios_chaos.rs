@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use support::{cmd, redis, with_timeout};
 use twemproxy_core::engine::Closed;
-use twemproxy_core::ids::{ServerConnId, ServerIdx};
+use twemproxy_core::ids::{ServerConnId, ServerId};
 use twemproxy_core::time::Span;
 use twemproxy_testkit::hand::{Hand, OnConnect};
 use twemproxy_testkit::rng::Rng;
@@ -90,7 +90,7 @@ impl Chaos {
             _ => {
                 let how = [OnConnect::Accept, OnConnect::Fail(Closed::Refused)];
                 let how = how[self.below(2)];
-                self.hand.on_connect.insert(ServerIdx(server), how);
+                self.hand.on_connect.insert(ServerId::initial(server), how);
                 let millis = self.below(60).try_into().unwrap_or(0);
                 self.hand.wait_ms(millis);
             }
@@ -107,6 +107,7 @@ impl Chaos {
 
 #[test]
 fn whatever_servers_do_each_request_is_answered_once_and_no_write_is_repeated() {
+    let mut arrived = 0;
     for seed in 0..30 {
         let mut config = with_timeout(redis(2), 100);
         config.server_connections = u32::try_from(1 + seed % 3).unwrap_or(1);
@@ -129,9 +130,10 @@ fn whatever_servers_do_each_request_is_answered_once_and_no_write_is_repeated() 
         chaos.answered += chaos.hand.got(client).matches("\r\n").count();
         assert_eq!(chaos.answered, chaos.asked, "seed {seed}");
         let writes = chaos.writes();
-        assert!(writes.len() > 3, "some arrive");
+        arrived += writes.len();
         let repeated = writes.iter().find(|(_, count)| **count > 1);
         assert_eq!(repeated, None, "seed {seed}");
         assert!(!chaos.hand.is_closed(client));
     }
+    assert!(arrived > 200, "writes arrive: {arrived}");
 }

@@ -7,14 +7,16 @@ mod support;
 
 use support::{bulk, cmd, key_of, redis, with_timeout};
 use twemproxy_core::config::{EjectPolicy, PoolConfig};
-use twemproxy_core::engine::{Closed, Mail, Notice, Report, Topology};
-use twemproxy_core::ids::{PoolIdx, ServerIdx};
+use twemproxy_core::engine::{Closed, Notice};
+use twemproxy_core::ids::{PoolIdx, ServerId};
 use twemproxy_core::limits;
+use twemproxy_core::owner::{Mail, Report};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
+use twemproxy_core::topology::{Distribution, ShardState, Topology};
 use twemproxy_testkit::hand::{Hand, OnConnect, pool};
 
-const SERVER: ServerIdx = ServerIdx(0);
+const SERVER: ServerId = ServerId::initial(0);
 
 fn ejecting(mut config: PoolConfig, failure_limit: u32) -> PoolConfig {
     config.auto_eject_hosts = true;
@@ -50,7 +52,7 @@ fn a_read_only_request_is_sent_once_more_when_the_server_closes() {
     hand.say(second, bulk("b").as_bytes());
     assert_eq!(hand.got(client), bulk("b"));
     let counters = hand.engine.counters();
-    assert_eq!(counters.servers[0].requests.value(), 2);
+    assert_eq!(counters.servers[ServerId::initial(0)].requests.value(), 2);
     assert_eq!(counters.pools[0].forward_error.value(), 0);
     assert_eq!(hand.engine.held(), 0);
 }
@@ -125,7 +127,7 @@ fn of_a_half_written_request_only_a_read_only_one_is_sent_again_whole() {
         } else {
             assert_eq!(hand.got(client), "-ERR Server closed the connection\r\n");
         }
-        let server = &hand.engine.counters().servers[0];
+        let server = &hand.engine.counters().servers[ServerId::initial(0)];
         assert_eq!(server.in_queue.value(), 0);
         assert_eq!(server.out_queue.value(), u64::from(is_repeated));
     }
@@ -258,7 +260,11 @@ fn only_the_time_that_the_server_had_a_request_counts_against_it() {
     hand.connected(hand.conn(0));
     hand.wait_ms(20);
     assert_eq!(hand.got(client), "-ERR Connection timed out\r\n");
-    let timed_out = |hand: &Hand| hand.engine.counters().servers[0].server_timedout.value();
+    let timed_out = |hand: &Hand| {
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .server_timedout
+            .value()
+    };
     assert_eq!((timed_out(&hand), ejects(&hand)), (0, 0));
     hand.say(hand.conn(0), b"+OK\r\n");
     hand.send(client, cmd("SET b 1").as_bytes());
@@ -360,7 +366,12 @@ fn a_silent_connection_counts_each_failure_once_for_what_was_in_flight() {
     hand.wait_ms(160);
     assert!(hand.is_closed(hand.conn(0)));
     assert_eq!(ejects(&hand), 0, "both were in flight at the first failure");
-    assert_eq!(hand.engine.counters().servers[0].server_timedout.value(), 1);
+    assert_eq!(
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .server_timedout
+            .value(),
+        1
+    );
     // On the next connection a request is sent after the first failure was counted.
     let mut hand = Hand::new(ejecting(with_timeout(redis(1), 100), 2));
     let client = hand.client();
@@ -369,7 +380,12 @@ fn a_silent_connection_counts_each_failure_once_for_what_was_in_flight() {
     hand.send(client, cmd("SET b 1").as_bytes());
     hand.wait_ms(100);
     assert_eq!(ejects(&hand), 1);
-    assert_eq!(hand.engine.counters().servers[0].server_timedout.value(), 1);
+    assert_eq!(
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .server_timedout
+            .value(),
+        1
+    );
 }
 
 // D36
@@ -388,7 +404,12 @@ fn a_lost_connection_is_one_failure_however_many_requests_were_in_flight() {
     // The other connection fails by itself.
     hand.breaks(conns[1], Closed::Reset);
     assert_eq!(ejects(&hand), 1);
-    assert_eq!(hand.engine.counters().servers[0].server_err.value(), 2);
+    assert_eq!(
+        hand.engine.counters().servers[ServerId::initial(0)]
+            .server_err
+            .value(),
+        2
+    );
 }
 
 // D36
@@ -427,7 +448,9 @@ fn each_silence_is_counted_once_and_a_new_one_again() {
         hand.send(client, cmd("GET a").repeat(5).as_bytes());
         hand.wait_ms(110);
         assert_eq!(
-            hand.engine.counters().servers[0].server_timedout.value(),
+            hand.engine.counters().servers[ServerId::initial(0)]
+                .server_timedout
+                .value(),
             episode
         );
         assert_eq!(hand.got(client), "-ERR Connection timed out\r\n".repeat(5));
@@ -615,7 +638,7 @@ fn a_refused_handshake_backs_off_and_repeats_the_servers_words() {
     hand.send(client, (cmd("GET a") + &cmd("MGET a b")).as_bytes());
     assert_eq!(hand.got(client), refusal.repeat(2));
     assert_eq!(hand.conns_of(0).len(), attempts);
-    let server = &hand.engine.counters().servers[0];
+    let server = &hand.engine.counters().servers[ServerId::initial(0)];
     assert_eq!(
         server.server_err.value(),
         u64::from(limits::RECONNECT_FREE_MAX)
@@ -718,10 +741,10 @@ fn an_attempt_that_outlives_its_requests_ends_with_its_own_time() {
 
 #[test]
 fn one_of_several_engines_reports_failures_and_obeys_the_owner() {
-    let config = ejecting(redis(2), 1);
+    let config = ejecting(redis(2), 2);
     let (a, b) = (key_of(&config, 0, 0), key_of(&config, 1, 0));
     let mut hand = Hand::new(config);
-    hand.engine.share_health();
+    let owner = hand.owner.take().expect("the test plays its part");
     let client = hand.client();
     let get = cmd(&format!("GET {a}"));
     hand.send(client, get.as_bytes());
@@ -731,23 +754,25 @@ fn one_of_several_engines_reports_failures_and_obeys_the_owner() {
     assert_eq!(hand.engine.poll_mail(), failed);
     assert_eq!(hand.engine.poll_mail(), failed);
     hand.send(client, get.as_bytes());
+    assert_eq!(hand.conns_of(0).len(), 2, "it waits for the owner");
+    hand.engine.handle_mail(Mail::Watch(SERVER), hand.now);
+    hand.settle();
     hand.say(hand.conn(0), b"$-1\r\n");
     assert_eq!(hand.engine.poll_mail(), Some(Report::Healthy(SERVER)));
     hand.send(client, cmd(&format!("GET {b}")).as_bytes());
     hand.say(hand.conn(1), b"$-1\r\n");
     assert_eq!(hand.engine.poll_mail(), None, "this one never failed");
 
-    let topology = |version, ejected: [bool; 2]| {
-        Mail::Topology(Topology {
-            pool: PoolIdx(0),
-            version,
-            ejected: ejected.into(),
-        })
+    let topology = |version, state| {
+        let mut shards = owner.topologies()[0].shards.to_vec();
+        shards[0].state = state;
+        let topology = Topology::build(PoolIdx(0), version, shards, Distribution::Ketama);
+        Mail::Topology(topology.into())
     };
     hand.engine
-        .handle_mail(topology(2, [true, false]), hand.now);
+        .handle_mail(topology(2, ShardState::Rehashed), hand.now);
     hand.engine
-        .handle_mail(topology(1, [false, false]), hand.now);
+        .handle_mail(topology(1, ShardState::Up), hand.now);
     hand.got(hand.conn(1));
     hand.send(client, get.as_bytes());
     assert_eq!(hand.got(hand.conn(1)), get, "an older topology is ignored");

@@ -8,7 +8,7 @@ mod support;
 use support::{bulk, cmd, key_of, redis};
 use twemproxy_core::config::Config;
 use twemproxy_core::engine::{Closed, Notice};
-use twemproxy_core::ids::ServerIdx;
+use twemproxy_core::ids::ServerId;
 use twemproxy_core::limits;
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
@@ -74,7 +74,10 @@ fn bytes_that_come_before_a_request_was_sent_are_not_its_response() {
     hand.say(conn, bulk("stray").as_bytes());
     assert_eq!(hand.got(two), "");
     assert!(hand.is_closed(conn));
-    assert!(hand.notices.contains(&Notice::ServerInvalid(ServerIdx(0))));
+    assert!(
+        hand.notices
+            .contains(&Notice::ServerInvalid(ServerId::initial(0)))
+    );
     assert_eq!(hand.got(hand.conn(0)), cmd("GET secret"));
     hand.say(hand.conn(0), bulk("secret").as_bytes());
     assert_eq!(hand.got(two), bulk("secret"));
@@ -129,7 +132,8 @@ fn who_waits_for_room_goes_on_when_it_comes_from_requests_that_expired() {
     let config = support::with_timeout(redis(1), 100);
     let mut hand = Hand::new(config);
     let (first, big, waits) = (hand.client(), hand.client(), hand.client());
-    hand.on_connect.insert(ServerIdx(0), OnConnect::Hang);
+    hand.on_connect
+        .insert(ServerId::initial(0), OnConnect::Hang);
     hand.send(first, cmd("GET a").as_bytes());
     hand.wait_ms(60);
     let set = cmd(&format!("SET k {}", "v".repeat(5_000_000)));

@@ -301,7 +301,7 @@ mod tests {
             poller,
             doors,
             workers.iter().map(|w| w.address.clone()).collect(),
-            Notices::new(&Config::default()),
+            Notices::new(&Config::default(), &[]),
             Clock::start(),
             Arc::clone(&open),
         )

@@ -13,7 +13,9 @@ use std::vec;
 
 use twemproxy_config::{ProxyConfig, ServerAddress};
 use twemproxy_core::engine::Closed;
-use twemproxy_core::ids::{ConnId, ServerConnId, ServerIdx};
+use twemproxy_core::ids::{ConnId, ServerConnId, ServerId};
+use twemproxy_core::table::Table;
+use twemproxy_core::topology::Topology;
 
 use crate::mail::Lookup;
 use crate::net::errno;
@@ -37,14 +39,15 @@ pub(crate) enum Endpoint {
     Unix(PathBuf),
 }
 
-/// The endpoints of all servers, by [`ServerIdx`].
-pub(crate) fn endpoints(config: &ProxyConfig) -> Arc<[Endpoint]> {
-    config
-        .pools
-        .iter()
-        .flat_map(|pool| &pool.servers)
-        .map(Endpoint::from)
-        .collect()
+/// Where each server is.
+pub(crate) type Endpoints = Table<ServerId, Endpoint>;
+
+/// The endpoints of the servers of `config`, whose pools have `topologies`.
+pub(crate) fn endpoints(config: &ProxyConfig, topologies: &[Arc<Topology>]) -> Arc<Endpoints> {
+    let pools = config.pools.iter().zip(topologies);
+    let servers = pools.flat_map(|(pool, topology)| topology.shards.iter().zip(&pool.servers));
+    let endpoints = servers.map(|(shard, address)| (shard.primary, Endpoint::from(address)));
+    Arc::new(endpoints.collect())
 }
 
 impl From<&ServerAddress> for Endpoint {
@@ -65,17 +68,17 @@ impl From<&ServerAddress> for Endpoint {
 /// The attempts of one worker.
 #[derive(Debug)]
 pub(crate) struct Dialer {
-    endpoints: Arc<[Endpoint]>,
+    endpoints: Arc<Endpoints>,
     attempts: Slots<Attempt>,
-    /// Per server: where in its list of addresses the next attempt begins.
-    first_address: Box<[usize]>,
+    /// Where in a server's list of addresses the next attempt begins, if not at its start.
+    first_address: Table<ServerId, usize>,
     resolver: Sender<Lookup>,
     worker: usize,
 }
 
 #[derive(Debug)]
 struct Attempt {
-    server: ServerIdx,
+    server: ServerId,
     /// `None` while the name is looked up.
     stream: Option<Stream>,
     untried: vec::IntoIter<SocketAddr>,
@@ -94,9 +97,9 @@ pub(crate) enum Progress {
 
 impl Dialer {
     /// A dialer of `worker`, which asks `resolver` for names.
-    pub(crate) fn new(endpoints: Arc<[Endpoint]>, resolver: Sender<Lookup>, worker: usize) -> Self {
+    pub(crate) fn new(endpoints: Arc<Endpoints>, resolver: Sender<Lookup>, worker: usize) -> Self {
         Self {
-            first_address: vec![0; endpoints.len()].into(),
+            first_address: Table::default(),
             endpoints,
             attempts: Slots::new(),
             resolver,
@@ -109,22 +112,24 @@ impl Dialer {
         &mut self,
         poller: &Poller,
         conn: ServerConnId,
-        server: ServerIdx,
+        server: ServerId,
     ) -> Progress {
         let mut attempt = Attempt {
             server,
             stream: None,
             untried: Vec::new().into_iter(),
         };
-        let begun = match &self.endpoints[server.index()] {
-            Endpoint::Unix(path) => Stream::connect_unix(path)
+        let begun = match self.endpoints.get(server) {
+            // It has left meanwhile.
+            None => Err(Closed::HostDown),
+            Some(Endpoint::Unix(path)) => Stream::connect_unix(path)
                 .and_then(|stream| attempt.watch(poller, conn, stream))
                 .map_err(|error| errno::closed(&error)),
-            Endpoint::Address(address) => {
+            Some(Endpoint::Address(address)) => {
                 attempt.untried = vec![*address].into_iter();
                 attempt.try_next(poller, conn, Closed::HostDown)
             }
-            Endpoint::Name { .. } => {
+            Some(Endpoint::Name { .. }) => {
                 let question = Lookup {
                     worker: self.worker,
                     conn,
@@ -149,7 +154,8 @@ impl Dialer {
         };
         let mut addresses = addresses.unwrap_or_default();
         if !addresses.is_empty() {
-            let first = self.first_address[attempt.server.index()] % addresses.len();
+            let first = self.first_address.get(attempt.server);
+            let first = first.copied().unwrap_or_default() % addresses.len();
             addresses.rotate_left(first);
         }
         attempt.untried = addresses.into_iter();
@@ -179,8 +185,9 @@ impl Dialer {
         if let Some(attempt) = self.take(conn)
             && attempt.stream.is_some()
         {
-            let first = &mut self.first_address[attempt.server.index()];
-            *first = first.wrapping_add(1);
+            let first = self.first_address.get(attempt.server);
+            let next = first.copied().unwrap_or_default().wrapping_add(1);
+            self.first_address.insert(attempt.server, next);
         }
     }
 
@@ -250,7 +257,7 @@ mod tests {
         index: 5,
         generation: 2,
     };
-    const SERVER: ServerIdx = ServerIdx(0);
+    const SERVER: ServerId = ServerId::initial(0);
 
     struct World {
         dialer: Dialer,
@@ -262,7 +269,11 @@ mod tests {
         fn new(endpoint: Endpoint) -> Self {
             let (resolver, lookups) = channel();
             Self {
-                dialer: Dialer::new([endpoint].into(), resolver, 0),
+                dialer: Dialer::new(
+                    Arc::new([(SERVER, endpoint)].into_iter().collect()),
+                    resolver,
+                    0,
+                ),
                 poller: Poller::new().unwrap(),
                 lookups,
             }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
-use twemproxy_core::engine::{Mail, Report};
-use twemproxy_core::ids::{PoolIdx, ServerConnId, ServerIdx};
+use twemproxy_core::ids::{PoolIdx, ServerConnId, ServerId};
+use twemproxy_core::owner::{Mail, Report};
 
 use crate::net::poller::Waker;
 use crate::net::stream::Stream;
@@ -32,7 +32,7 @@ pub(crate) enum ToWorker {
         /// All addresses of the name, in the system's order.
         addresses: io::Result<Vec<SocketAddr>>,
     },
-    /// From the supervisor, which owns the servers' health if there are several workers.
+    /// From the owner of the servers' health, which the supervisor runs.
     Health(Mail),
     /// From the supervisor: finish what is in flight, then end.
     Drain,
@@ -46,7 +46,7 @@ pub(crate) struct Lookup {
     /// For which connection.
     pub(crate) conn: ServerConnId,
     /// Whose name.
-    pub(crate) server: ServerIdx,
+    pub(crate) server: ServerId,
 }
 
 /// To the supervisor.
@@ -54,7 +54,7 @@ pub(crate) struct Lookup {
 pub(crate) enum ToSupervisor {
     /// From the signal thread.
     Signal(i32),
-    /// From a worker, if there are several.
+    /// From a worker.
     Health(Report),
     /// From a worker that has drained.
     WorkerDone,

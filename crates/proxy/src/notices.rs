@@ -5,11 +5,14 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 
 use twemproxy_core::config::Config;
 use twemproxy_core::engine::Notice;
-use twemproxy_core::ids::{ClientId, ServerIdx};
+use twemproxy_core::ids::{ClientId, ServerId};
+use twemproxy_core::table::Table;
 use twemproxy_core::time::{Micros, Span};
+use twemproxy_core::topology::Topology;
 
 use crate::limits::{NOTICE_WINDOW_MICROS, NOTICES_PER_WINDOW};
 use crate::log::{self, Level, log};
@@ -23,8 +26,12 @@ pub(crate) enum Kind {
     Restored,
     /// A server refused AUTH or SELECT.
     HandshakeRefused,
+    /// A server took a connection and refused to serve it.
+    TurnedAway,
     /// A connection to a server ended or could not be made.
     ServerLost,
+    /// A server that had failed without being ejected serves again.
+    ServerBack,
     /// A server sent what is no response.
     ServerInvalid,
     /// A server was late.
@@ -51,7 +58,9 @@ const KINDS: &[(Kind, Level, &str)] = &[
     (Kind::Ejected, Level::Warning, "ejected servers"),
     (Kind::Restored, Level::Warning, "restored servers"),
     (Kind::HandshakeRefused, Level::Warning, "refused handshakes"),
+    (Kind::TurnedAway, Level::Warning, "refused connections"),
     (Kind::ServerLost, Level::Notice, "lost server connections"),
+    (Kind::ServerBack, Level::Notice, "servers connected again"),
     (Kind::ServerInvalid, Level::Notice, "invalid responses"),
     (Kind::ServerTimedOut, Level::Notice, "server time-outs"),
     (Kind::ClientInvalid, Level::Notice, "invalid requests"),
@@ -75,8 +84,7 @@ const KINDS: &[(Kind, Level, &str)] = &[
 /// The limiter of one thread, with the names it needs.
 #[derive(Debug)]
 pub(crate) struct Notices {
-    /// By [`ServerIdx`].
-    servers: Vec<String>,
+    servers: Table<ServerId, String>,
     windows: [Window; KINDS.len()],
     /// When the first window with suppressed lines ends.
     due: Option<Micros>,
@@ -90,11 +98,13 @@ struct Window {
 }
 
 impl Notices {
-    /// A limiter that has seen nothing.
-    pub(crate) fn new(config: &Config) -> Self {
-        let servers = config.pools.iter().flat_map(|pool| {
+    /// A limiter that has seen nothing, for the pools of `config`, which have `topologies`.
+    pub(crate) fn new(config: &Config, topologies: &[Arc<Topology>]) -> Self {
+        let pools = config.pools.iter().zip(topologies);
+        let servers = pools.flat_map(|(pool, topology)| {
             let named = move |name| format!("server '{name}' of pool '{}'", pool.name);
-            pool.servers.iter().map(move |server| named(&server.name))
+            let shards = topology.shards.iter();
+            shards.map(move |shard| (shard.primary, named(&shard.name)))
         });
         Self {
             servers: servers.collect(),
@@ -115,7 +125,7 @@ impl Notices {
             Notice::Restored(server) => self.server(Kind::Restored, server, "restored", now),
             Notice::ServerLost { server, why } => {
                 if self.admits(Kind::ServerLost, now) {
-                    let (name, why) = (&self.servers[server.index()], why.text());
+                    let (name, why) = (&self.servers[server], why.text());
                     log!(Level::Notice, "connection to {name} lost: {why}");
                 }
             }
@@ -132,6 +142,13 @@ impl Notices {
                     "refused AUTH or SELECT",
                     now,
                 );
+            }
+            Notice::ServerBack(server) => {
+                self.server(Kind::ServerBack, server, "is connected again", now);
+            }
+            Notice::ServerTurnedAway(server) => {
+                let what = "refused a new connection with an error; it may have too many";
+                self.server(Kind::TurnedAway, server, what, now);
             }
             Notice::ClientInvalid(client) => {
                 if self.admits(Kind::ClientInvalid, now) {
@@ -196,9 +213,9 @@ impl Notices {
         self.due
     }
 
-    fn server(&mut self, kind: Kind, server: ServerIdx, what: &str, now: Micros) {
+    fn server(&mut self, kind: Kind, server: ServerId, what: &str, now: Micros) {
         if self.admits(kind, now) {
-            log!(level(kind), "{} {what}", self.servers[server.index()]);
+            log!(level(kind), "{} {what}", self.servers[server]);
         }
     }
 
@@ -265,7 +282,12 @@ mod tests {
         for kind in [K::Ejected, K::Restored] {
             assert_eq!(level(kind), Level::Warning);
         }
-        for kind in [K::ServerTimedOut, K::ServerInvalid, K::ClientInvalid] {
+        for kind in [
+            K::ServerBack,
+            K::ServerTimedOut,
+            K::ServerInvalid,
+            K::ClientInvalid,
+        ] {
             assert_eq!(level(kind), Level::Notice);
         }
         for kind in [K::Accepted, K::ClientClosed] {
@@ -273,6 +295,7 @@ mod tests {
         }
         for kind in [
             K::HandshakeRefused,
+            K::TurnedAway,
             K::ServerLost,
             K::ClientOutputLimit,
             K::ClientMemory,
@@ -284,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_cut_and_counted_once_its_window_has_ended() {
-        let mut notices = Notices::new(&Config::default());
+        let mut notices = Notices::new(&Config::default(), &[]);
         let start = Micros(5_000_000);
         let admitted = (0..25)
             .filter(|&n| notices.admits(Kind::AcceptFailed, start + Span(n)))

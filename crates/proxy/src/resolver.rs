@@ -7,14 +7,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use twemproxy_core::ids::ServerIdx;
+use twemproxy_core::ids::ServerId;
+use twemproxy_core::table::Table;
 
-use crate::dial::Endpoint;
+use crate::dial::{Endpoint, Endpoints};
 use crate::limits::LOOKUPS_MAX;
 use crate::mail::{Lookup, ToWorker, WorkerAddress};
 
@@ -31,7 +32,7 @@ pub(crate) struct Resolver {
 /// What the resolver and its look-ups share.
 #[derive(Debug)]
 struct Desk {
-    endpoints: Arc<[Endpoint]>,
+    endpoints: Arc<Endpoints>,
     workers: Vec<WorkerAddress>,
     find: Find,
     state: Mutex<State>,
@@ -39,18 +40,18 @@ struct Desk {
 
 #[derive(Debug)]
 struct State {
-    /// Per server: who waits for its addresses. Somebody does if and only if a look-up is under way
-    /// or in the queue.
-    askers: Vec<Vec<Lookup>>,
+    /// Per server, once its addresses were asked for: the questions that wait for them. There are some
+    /// if and only if a look-up is under way or in the queue.
+    askers: Table<ServerId, Vec<Lookup>>,
     /// Servers whose look-up waits for a thread.
-    queue: VecDeque<ServerIdx>,
+    queue: VecDeque<ServerId>,
     threads: usize,
 }
 
 impl Resolver {
     /// A resolver that answers `questions` to `workers`.
     pub(crate) fn new(
-        endpoints: Arc<[Endpoint]>,
+        endpoints: Arc<Endpoints>,
         workers: Vec<WorkerAddress>,
         questions: Receiver<Lookup>,
     ) -> Self {
@@ -58,13 +59,13 @@ impl Resolver {
     }
 
     fn with(
-        endpoints: Arc<[Endpoint]>,
+        endpoints: Arc<Endpoints>,
         workers: Vec<WorkerAddress>,
         questions: Receiver<Lookup>,
         find: Find,
     ) -> Self {
         let state = State {
-            askers: endpoints.iter().map(|_| Vec::new()).collect(),
+            askers: Table::default(),
             queue: VecDeque::new(),
             threads: 0,
         };
@@ -94,13 +95,16 @@ impl Resolver {
 
 impl Desk {
     /// Notes a question; returns the server if a look-up is to begin.
-    fn ask(&self, question: Lookup) -> Option<ServerIdx> {
+    fn ask(&self, question: Lookup) -> Option<ServerId> {
         let mut state = self.state();
         let server = question.server;
-        let askers = &mut state.askers[server.index()];
-        askers.push(question);
-        if askers.len() > 1 {
-            return None;
+        if let Some(askers) = state.askers.get_mut(server) {
+            askers.push(question);
+            if askers.len() > 1 {
+                return None;
+            }
+        } else {
+            state.askers.insert(server, vec![question]);
         }
         if state.threads == LOOKUPS_MAX {
             state.queue.push_back(server);
@@ -111,11 +115,14 @@ impl Desk {
     }
 
     /// Answers those who ask for `server`, and then for others as long as some wait.
-    fn look_up(&self, mut server: ServerIdx) {
+    fn look_up(&self, mut server: ServerId) {
         loop {
-            let addresses = (self.find)(&self.endpoints[server.index()]);
+            let addresses = match self.endpoints.get(server) {
+                Some(endpoint) => (self.find)(endpoint),
+                None => Err(io::ErrorKind::NotFound.into()),
+            };
             let mut state = self.state();
-            let askers = mem::take(&mut state.askers[server.index()]);
+            let askers = mem::take(&mut state.askers[server]);
             let next = state.queue.pop_front();
             state.threads -= usize::from(next.is_none());
             drop(state);
@@ -145,9 +152,7 @@ impl Desk {
 
 fn addresses_of(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     match endpoint {
-        Endpoint::Name { host, port } => (host.as_str(), *port)
-            .to_socket_addrs()
-            .map(Iterator::collect),
+        Endpoint::Name { host, port } => twemproxy_config::addresses(host, *port),
         Endpoint::Address(address) => Ok(vec![*address]),
         Endpoint::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),
     }
@@ -176,11 +181,11 @@ mod tests {
 
     impl Stage {
         fn new(hosts: &[&str], find: Find) -> Self {
-            let name = |host: &&str| Endpoint::Name {
-                host: (*host).into(),
-                port: 7,
+            let name = |(host, nth): (&&str, u32)| {
+                let host = (*host).into();
+                (ServerId::initial(nth), Endpoint::Name { host, port: 7 })
             };
-            let endpoints = hosts.iter().map(name).collect();
+            let endpoints = Arc::new(hosts.iter().zip(0..).map(name).collect());
             let poller = Poller::new().unwrap();
             let waker = Arc::new(poller.waker().unwrap());
             let (sender, mailbox) = channel();
@@ -203,7 +208,7 @@ mod tests {
                     index: conn,
                     generation: 0,
                 },
-                server: ServerIdx(server),
+                server: ServerId::initial(server),
             };
             self.ask.send(lookup).unwrap();
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use twemproxy_core::ring::{Distribution, HashKind, Ring, RingServer};
+use twemproxy_core::topology::{Distribution, HashKind, Placement, RingServer};
 use twemproxy_testkit::harness::{
     ConfigBuilder, PoolBuilder, Proxy, Server, ServerKind, private_dir, wait_for,
 };
@@ -112,7 +112,7 @@ fn keys_on(server: usize, owner: &str, count: usize) -> Vec<String> {
         weight: 1,
         live: true,
     });
-    let ring = Ring::build(Distribution::Ketama, &servers);
+    let ring = Placement::build(Distribution::Ketama, &servers);
     let position = u32::try_from(server).expect("few servers");
     (0..)
         .map(|n| format!("{owner}:{n}"))

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use twemproxy_core::config::{Config, PoolConfig, ServerConfig};
 use twemproxy_core::engine::{Action, Closed, Engine, Notice, Refused};
-use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId, ServerIdx};
+use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId, ServerId};
+use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::{Micros, Span};
 
@@ -39,14 +40,16 @@ struct Pipe {
 pub struct Hand {
     /// The engine itself.
     pub engine: Engine,
+    /// The owner of the servers' health; without it a test plays its part.
+    pub owner: Option<HealthOwner>,
     /// Now.
     pub now: Micros,
     /// Everything the engine thought worth saying.
     pub notices: Vec<Notice>,
     /// How each server treats connection attempts; accepting is the default.
-    pub on_connect: BTreeMap<ServerIdx, OnConnect>,
+    pub on_connect: BTreeMap<ServerId, OnConnect>,
     pipes: BTreeMap<ConnId, Pipe>,
-    conns: Vec<(ServerIdx, ServerConnId)>,
+    conns: Vec<(ServerId, ServerConnId)>,
 }
 
 /// A pool `name` of `servers` equal servers called `s0`, `s1`, ..., with twemproxy's defaults.
@@ -76,10 +79,12 @@ impl Hand {
     #[must_use]
     pub fn with_config(config: Config) -> Self {
         let now = Micros(1_000_000);
-        let mut engine = Engine::new(Arc::new(config), 1);
+        let owner = HealthOwner::new(&config);
+        let mut engine = Engine::new(Arc::new(config), &owner.topologies(), 1);
         engine.start(now);
         let mut hand = Self {
             engine,
+            owner: Some(owner),
             now,
             notices: Vec::new(),
             on_connect: BTreeMap::new(),
@@ -166,7 +171,7 @@ impl Hand {
     pub fn conns_of(&self, server: u32) -> Vec<ServerConnId> {
         self.conns
             .iter()
-            .filter(|(of, _)| *of == ServerIdx(server))
+            .filter(|(of, _)| *of == ServerId::initial(server))
             .map(|&(_, id)| id)
             .collect()
     }
@@ -230,10 +235,13 @@ impl Hand {
     /// Time passes; deadlines take effect when they come.
     pub fn wait_ms(&mut self, millis: u64) {
         let until = self.now + Span::from_millis(millis);
-        while let Some(at) = self.engine.poll_timeout().filter(|&at| at <= until) {
+        while let Some(at) = self.poll_timeout().filter(|&at| at <= until) {
             self.now = self.now.max(at);
             self.engine.handle_timeout(self.now);
-            let next = self.engine.poll_timeout();
+            if let Some(owner) = &mut self.owner {
+                owner.handle_timeout(self.now);
+            }
+            let next = self.poll_timeout();
             assert!(
                 next.is_none_or(|next| next > self.now),
                 "a deadline is dealt with when due"
@@ -243,15 +251,38 @@ impl Hand {
         self.now = until;
     }
 
-    /// Performs everything the engine asks for.
+    /// When something is due next, in the engine or with the owner.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Micros> {
+        let owner = self.owner.as_ref().and_then(HealthOwner::poll_timeout);
+        self.engine.poll_timeout().into_iter().chain(owner).min()
+    }
+
+    /// Performs everything the engine asks for, and carries what it and the owner tell each other.
     pub fn settle(&mut self) {
         let mut steps = 0;
-        while let Some(action) = self.engine.poll_action() {
+        loop {
+            self.carry_mail();
+            let Some(action) = self.engine.poll_action() else {
+                break;
+            };
             self.perform(action);
             steps += 1;
             assert!(steps < 100_000, "the engine comes to rest");
         }
         self.engine.check_invariants();
+    }
+
+    fn carry_mail(&mut self) {
+        let Some(owner) = &mut self.owner else {
+            return;
+        };
+        while let Some(report) = self.engine.poll_mail() {
+            owner.handle_report(report, self.now);
+        }
+        while let Some(mail) = owner.poll_mail() {
+            self.engine.handle_mail(mail, self.now);
+        }
     }
 
     fn perform(&mut self, action: Action) {

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::closed::Closed;
-use crate::ids::{ClientId, ConnId, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, ConnId, ServerConnId, ServerId};
 use crate::limits::OUTBOX_LEN_MIN;
 use crate::num::to_u64;
 
@@ -17,7 +17,7 @@ pub enum Action {
         /// The connection's id from now on.
         conn: ServerConnId,
         /// Whose address.
-        server: ServerIdx,
+        server: ServerId,
     },
     /// There are bytes to send (at most one pending per connection).
     Flush(ConnId),
@@ -34,22 +34,26 @@ pub enum Action {
 #[non_exhaustive]
 pub enum Notice {
     /// A server was taken off the ring.
-    Ejected(ServerIdx),
+    Ejected(ServerId),
     /// A server is back on the ring.
-    Restored(ServerIdx),
+    Restored(ServerId),
     /// A server connection ended or could not be made.
     ServerLost {
         /// Whose.
-        server: ServerIdx,
+        server: ServerId,
         /// Why.
         why: Closed,
     },
     /// A server sent something that is no response.
-    ServerInvalid(ServerIdx),
+    ServerInvalid(ServerId),
     /// A server did not answer in time.
-    ServerTimedOut(ServerIdx),
+    ServerTimedOut(ServerId),
     /// A server refused AUTH or SELECT.
-    ServerRefusedHandshake(ServerIdx),
+    ServerRefusedHandshake(ServerId),
+    /// A server that had failed, and was not ejected, serves again.
+    ServerBack(ServerId),
+    /// A server took a connection and refused to serve it.
+    ServerTurnedAway(ServerId),
     /// A client sent something that is no request.
     ClientInvalid(ClientId),
     /// A client was closed because it was idle for too long.

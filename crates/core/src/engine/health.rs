@@ -4,21 +4,22 @@
 //! A server is ejected by twemproxy's rules. It returns when a probe on a connection of its own is
 //! answered in health; that connection then becomes an ordinary one. Who decides is in `owner`.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Engine;
 use super::action::{Action, Notice};
 use super::closed::Closed;
-use super::owner::{HealthOwner, Mail, Report, Topology};
 use super::rng::Rng;
-use super::server::{ConnPhase, ServerConn};
+use super::server::{ConnPhase, Gate, ServerConn};
 use super::slot::Origin;
-use crate::config::EjectPolicy;
-use crate::ids::{ServerConnId, ServerIdx};
-use crate::limits::{RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN};
-use crate::num::{to_u64, to_usize};
+use crate::ids::{ServerConnId, ServerId};
+use crate::limits::{RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN, REFUSAL_WAIT};
+use crate::num::to_usize;
+use crate::owner::{Mail, Report};
 use crate::proto;
 use crate::time::Span;
+use crate::topology::{ShardState, Topology};
 
 impl Engine {
     /// A server connection is over: everything on it fails, in order, except what moves to another
@@ -33,9 +34,15 @@ impl Engine {
         if !(conn.blamed && why == Closed::TimedOut) {
             why.count(&conn.counters);
         }
-        self.shared.outbox.notice(match why {
+        let now = self.shared.now;
+        let patience = self.refusal_wait(server);
+        let is_by_server = is_closed_by_server(why);
+        let is_refused = is_by_server && conn.is_refused(now, patience);
+        let told = if is_refused { Closed::TurnedAway } else { why };
+        self.shared.outbox.notice(match told {
             Closed::Invalid => Notice::ServerInvalid(server),
             Closed::HandshakeRefused => Notice::ServerRefusedHandshake(server),
+            Closed::TurnedAway => Notice::ServerTurnedAway(server),
             Closed::TimedOut => Notice::ServerTimedOut(server),
             _ => Notice::ServerLost { server, why },
         });
@@ -43,18 +50,23 @@ impl Engine {
             self.fail_all(&mut conn, &[]);
             return;
         }
-        let reply = refusal.unwrap_or_else(|| self.failure_reply(server, why));
-        if conn.phase != ConnPhase::Ready {
+        let reply = refusal.unwrap_or_else(|| self.failure_reply(server, told));
+        if told == Closed::TurnedAway {
+            conn.refused(&mut self.upstream.server_mut(server).backoff);
+        }
+        if conn.phase != ConnPhase::Ready || told == Closed::TurnedAway {
             self.back_off(server, &reply);
         }
-        // That the server closes an idle connection is no failure.
-        let was_idle = conn.is_idle() && is_closed_by_server(why);
+        // That the server closes an idle connection is no failure; that it refuses one is.
+        let was_idle =
+            is_by_server && conn.is_idle() && !is_refused && !conn.is_shut_out(now, patience);
         let newest_end = conn.pipeline.back().map_or(u64::MAX, |slot| slot.end);
         if !was_idle && conn.count_failure(newest_end) {
+            self.upstream.server_mut(server).health.is_away = true;
             self.note_failure(server);
         }
         let moved = if self.may_move(&conn, why) {
-            conn.take_resendable(is_closed_by_server(why), &mut self.shared.chunks)
+            conn.take_resendable(is_by_server, &mut self.shared.chunks)
         } else {
             Vec::new()
         };
@@ -64,12 +76,19 @@ impl Engine {
         }
     }
 
+    /// How soon after its first response, an error, a server must close for that to be a refusal.
+    fn refusal_wait(&self, server: ServerId) -> Span {
+        let pool = self.upstream.servers[server].pool;
+        let timeout = self.pools[pool.index()].config.timeout;
+        timeout.unwrap_or(REFUSAL_WAIT)
+    }
+
     /// Whether requests of a connection that is over may go to another one. When none could be made
     /// that is only sensible if its time is over and theirs is not.
     fn may_move(&self, conn: &ServerConn, why: Closed) -> bool {
-        let pool = self.upstream.servers[conn.server.index()].pool;
+        let pool = self.upstream.servers[conn.server].pool;
         match why {
-            Closed::HandshakeRefused => false,
+            Closed::HandshakeRefused | Closed::TurnedAway => false,
             Closed::TimedOut => self.pools[pool.index()].config.timeout.is_some(),
             _ => conn.phase != ConnPhase::Connecting,
         }
@@ -87,7 +106,6 @@ impl Engine {
         if conn.phase != ConnPhase::Connecting {
             conn.counters.server_connections.sub(1);
         }
-        self.shared.memory.held -= conn.out.len() + to_u64(conn.recv.len());
         self.shared.outbox.resume.extend(conn.stalled.drain(..));
         self.forget_dead_alarms();
         Some(conn)
@@ -96,7 +114,7 @@ impl Engine {
     /// Every request left on a dead connection gets an error.
     fn fail_all(&mut self, conn: &mut ServerConn, reply: &[u8]) {
         let mut written = conn.written;
-        for slot in conn.pipeline.drain(..) {
+        for slot in conn.clear(&mut self.shared.chunks) {
             let (queue, bytes) = if written > 0 {
                 written -= 1;
                 (&conn.counters.out_queue, &conn.counters.out_queue_bytes)
@@ -107,21 +125,19 @@ impl Engine {
             bytes.sub(u64::from(slot.len));
             self.fail_one(conn.server, slot.origin, reply);
         }
-        conn.out.clear(&mut self.shared.chunks);
-        conn.kept.clear(&mut self.shared.chunks);
     }
 
     /// One request (or fragment) gets an error.
-    pub(super) fn fail_one(&mut self, server: ServerIdx, origin: Origin, reply: &[u8]) {
+    pub(super) fn fail_one(&mut self, server: ServerId, origin: Origin, reply: &[u8]) {
         if self.clients.fail(origin, reply, &mut self.shared) {
-            let pool = self.upstream.servers[server.index()].pool;
+            let pool = self.upstream.servers[server].pool;
             self.pools[pool.index()].counters.forward_error.add(1);
         }
     }
 
     /// The error line for a request that `server` failed.
-    pub(super) fn failure_reply(&self, server: ServerIdx, why: Closed) -> Vec<u8> {
-        let pool = self.upstream.servers[server.index()].pool;
+    pub(super) fn failure_reply(&self, server: ServerId, why: Closed) -> Vec<u8> {
+        let pool = self.upstream.servers[server].pool;
         let mut reply = Vec::new();
         proto::write_error(
             self.pools[pool.index()].config.protocol,
@@ -133,8 +149,8 @@ impl Engine {
 
     /// An attempt to connect failed with `reply` for those who waited: after several in a row the
     /// next one has to wait. Ejection, where it is on, has its own and longer wait.
-    fn back_off(&mut self, server: ServerIdx, reply: &[u8]) {
-        let pool = self.upstream.servers[server.index()].pool;
+    fn back_off(&mut self, server: ServerId, reply: &[u8]) {
+        let pool = self.upstream.servers[server].pool;
         if self.pools[pool.index()].config.auto_eject_hosts {
             return;
         }
@@ -148,46 +164,35 @@ impl Engine {
     }
 
     /// Reports one failure of a server: the owner of its health decides what follows.
-    pub(super) fn note_failure(&mut self, server: ServerIdx) {
+    pub(super) fn note_failure(&mut self, server: ServerId) {
         let state = self.upstream.server_mut(server);
         let pool = &self.pools[state.pool.index()];
         if pool.config.auto_eject_hosts {
             // Its next healthy response matters, whether or not the owner is told of this first.
             state.health.is_watched = true;
+            state.health.failures = state.health.failures.saturating_add(1);
+            if state.gate == Gate::Open
+                && !state
+                    .health
+                    .may_be_tried_again(pool.config.server_failure_limit)
+                && !state.health.is_ejected
+            {
+                state.gate = Gate::Held;
+            }
             self.report(Report::Failed(server));
         }
     }
 
-    /// Tells the owner, who may be in this engine.
+    /// Tells the owner of the servers' health.
     pub(super) fn report(&mut self, report: Report) {
-        match &mut self.owner {
-            Some(owner) => {
-                owner.handle_report(report, self.shared.now);
-                self.take_own_mail();
-            }
-            None => self.reports.push_back(report),
-        }
-    }
-
-    /// The owner in this engine, if it is there, does what is due.
-    pub(super) fn run_owner(&mut self) {
-        if let Some(owner) = &mut self.owner {
-            owner.handle_timeout(self.shared.now);
-            self.take_own_mail();
-        }
-    }
-
-    fn take_own_mail(&mut self) {
-        while let Some(mail) = self.owner.as_mut().and_then(HealthOwner::poll_mail) {
-            self.obey(mail);
-        }
+        self.reports.push_back(report);
     }
 
     /// Does what the owner of the servers' health says.
     pub(super) fn obey(&mut self, mail: Mail) {
         match mail {
-            Mail::Watch(server) => self.upstream.server_mut(server).health.is_watched = true,
-            Mail::Topology(topology) => self.adopt(&topology),
+            Mail::Watch(server) => self.watch(server),
+            Mail::Topology(topology) => self.adopt(topology),
             Mail::Probe(server) => self.probe(server),
             Mail::Ejected(server) => {
                 let state = self.upstream.server_mut(server);
@@ -200,24 +205,42 @@ impl Engine {
         }
     }
 
+    /// A server has failed, here or elsewhere, and is not ejected for it.
+    fn watch(&mut self, server: ServerId) {
+        let state = self.upstream.server_mut(server);
+        state.health.is_watched = true;
+        if state.gate == Gate::Held {
+            // It was well elsewhere meanwhile: the owner counts from one.
+            state.health.failures = 1;
+            self.upstream.release(server, Gate::Open, &mut self.shared);
+        }
+    }
+
     /// Places keys by `topology` from now on.
-    fn adopt(&mut self, topology: &Topology) {
+    fn adopt(&mut self, topology: Arc<Topology>) {
         let pool = &mut self.pools[topology.pool.index()];
-        if topology.version <= pool.topology_version {
+        if topology.version <= pool.topology.version {
             return;
         }
-        pool.topology_version = topology.version;
-        let keeps_ring = pool.config.auto_eject_policy != EjectPolicy::Rehash;
-        for (server, &is_ejected) in pool.servers().zip(&*topology.ejected) {
-            let state = self.upstream.server_mut(server);
-            state.health.is_ejected = is_ejected;
-            state.is_down = is_ejected && keeps_ring;
+        for shard in &topology.shards {
+            let state = self.upstream.server_mut(shard.primary);
+            if shard.state == ShardState::Up && state.health.is_ejected {
+                state.health.failures = 0;
+            }
+            state.health.is_ejected = shard.state != ShardState::Up;
+            let gate = match shard.state {
+                // What the owner makes of the last failure is still to come.
+                ShardState::Up if state.gate == Gate::Held => continue,
+                ShardState::Up | ShardState::Rehashed => Gate::Open,
+                ShardState::Down => Gate::Down,
+            };
+            self.upstream.release(shard.primary, gate, &mut self.shared);
         }
-        pool.rebuild(&self.upstream.servers);
+        pool.adopt(topology);
     }
 
     /// Asks an ejected server whether it is well; gives up an older question.
-    fn probe(&mut self, server: ServerIdx) {
+    fn probe(&mut self, server: ServerId) {
         if let Some(late) = self.upstream.server_mut(server).health.probe {
             self.shared
                 .outbox
@@ -225,7 +248,7 @@ impl Engine {
                 .push_back(Action::Close(late.into()));
             self.fail_conn(late, Closed::TimedOut, None);
         }
-        let state = &self.upstream.servers[server.index()];
+        let state = &self.upstream.servers[server];
         let pool = &self.pools[state.pool.index()];
         let probe = self.upstream.open_probe(pool, server, &mut self.shared);
         self.upstream.server_mut(server).health.probe = Some(probe);
@@ -238,7 +261,7 @@ impl Engine {
             return;
         };
         let server = conn.server;
-        let state = &mut self.upstream.servers[server.index()];
+        let state = &mut self.upstream.servers[server];
         let config = &self.pools[state.pool.index()].config;
         let has_room = state.conns.len() < to_usize(config.server_connections);
         if is_healthy && has_room {

@@ -32,25 +32,26 @@ mod clients;
 mod closed;
 mod deadlines;
 mod down;
+mod errand;
 mod expire;
 mod forward;
 mod fragments;
+mod gate;
 mod gather;
 mod health;
 mod kept;
 mod lifecycle;
 mod memory;
 mod order;
-mod owner;
 mod parse;
 mod pool;
+mod refusal;
 mod respond;
 mod rng;
 mod roster;
 mod runs;
 mod server;
 mod shared;
-mod slab;
 mod slot;
 mod split;
 mod upstream;
@@ -64,13 +65,14 @@ use alloc::vec::Vec;
 pub use action::{Action, Notice};
 pub use client_counts::ClientCounts;
 pub use closed::Closed;
-pub use owner::{HealthOwner, Mail, Report, Topology};
 
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::ids::{ClientId, ConnId, PoolIdx, ServerConnId};
 use crate::limits::{SCRATCH_LEN, SEND_LARGE_CHUNK_LEN};
+use crate::owner::{Mail, Report};
 use crate::time::Micros;
+use crate::topology::Topology;
 use client::{Pause, Phase};
 use clients::Clients;
 use fragments::Work;
@@ -99,9 +101,7 @@ pub struct Engine {
     rng: Rng,
     client_counts: ClientCounts,
     draining: bool,
-    /// Of the servers' health, if this is the only engine of the process.
-    owner: Option<HealthOwner>,
-    /// For the owner elsewhere.
+    /// For the owner of the servers' health.
     reports: VecDeque<Report>,
 }
 
@@ -113,17 +113,15 @@ pub struct Refused {
 }
 
 impl Engine {
-    /// An engine for `config`; `seed` drives the `random` distribution.
+    /// An engine for `config`, whose pools have `topologies`; `seed` drives the `random` distribution.
     #[must_use]
-    pub fn new(config: Arc<Config>, seed: u64) -> Self {
-        let counters = Arc::new(Counters::new(&config));
-        let mut pools = Vec::with_capacity(config.pools.len());
-        let mut first_server = 0;
-        for (pool, counters) in config.pools.iter().zip(&counters.pools) {
-            let pool = Pool::new(pool.clone(), first_server, Arc::clone(counters));
-            first_server += pool.server_count();
-            pools.push(pool);
-        }
+    pub fn new(config: Arc<Config>, topologies: &[Arc<Topology>], seed: u64) -> Self {
+        let counters = Arc::new(Counters::new(topologies));
+        let pools = config.pools.iter().zip(topologies).zip(&counters.pools);
+        let pools = pools.map(|((pool, topology), counters)| {
+            Pool::new(pool.clone(), Arc::clone(topology), Arc::clone(counters))
+        });
+        let pools: Vec<_> = pools.collect();
         Self {
             upstream: Upstream::new(&pools, &counters),
             clients: Clients::default(),
@@ -134,7 +132,6 @@ impl Engine {
             rng: Rng::new(seed),
             client_counts: ClientCounts::new(config.pools.len()),
             draining: false,
-            owner: Some(HealthOwner::new(&config)),
             reports: VecDeque::new(),
             config,
             counters,
@@ -159,20 +156,14 @@ impl Engine {
         self.clients.number(first, step);
     }
 
-    /// This engine is one of several: what it sees of its servers' health goes to their owner through
-    /// [`Self::poll_mail`], and what the owner says comes in through [`Self::handle_mail`].
-    pub fn share_health(&mut self) {
-        self.owner = None;
-    }
-
-    /// The owner of the servers' health says something. To be called in the order said.
+    /// The owner of the servers' health, which is the same for all engines, says something. To be called
+    /// in the order said.
     pub fn handle_mail(&mut self, mail: Mail, now: Micros) {
         self.shared.now = now;
         self.obey(mail);
     }
 
-    /// What the owner of the servers' health is to be told, until `None`; nothing if the owner is in
-    /// this engine.
+    /// What the owner of the servers' health is to be told, until `None`.
     #[must_use]
     pub fn poll_mail(&mut self) -> Option<Report> {
         self.reports.pop_front()
@@ -225,7 +216,6 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Micros) {
         self.shared.now = now;
         self.run_alarms();
-        self.run_owner();
     }
 
     /// No new requests: what is in flight finishes, idle clients are closed at once.
@@ -262,7 +252,7 @@ impl Engine {
             },
         };
         if recv.grows_in_place() {
-            recv.space()
+            recv.space(&mut self.shared.chunks)
         } else {
             &mut self.scratch[recv.len()..][..SCRATCH_LEN]
         }
@@ -298,6 +288,8 @@ impl Engine {
                 if self.clients.wants_flush(id) {
                     return Some(Action::Flush(id.into()));
                 }
+                // The last response was one that the client wants nothing of.
+                self.close_if_settled(id);
             } else {
                 self.shared.outbox.is_urgent = false;
                 self.watch_memory();
@@ -322,11 +314,7 @@ impl Engine {
     #[inline]
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Micros> {
-        let probe = self.owner.as_ref().and_then(HealthOwner::poll_timeout);
-        match (self.shared.deadlines.next(), probe) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        self.shared.deadlines.next()
     }
 
     /// All actions have been performed, at `now`. Until when the worker may sleep through whatever happens,
@@ -380,7 +368,7 @@ impl Engine {
     /// Bytes held in all buffers.
     #[must_use]
     pub const fn held(&self) -> u64 {
-        self.shared.memory.held
+        self.shared.chunks.held()
     }
 
     /// Panics if the engine contradicts itself; for tests, after every step.
@@ -388,7 +376,7 @@ impl Engine {
         self.clients.check_invariants();
         self.upstream.check_invariants(&self.pools);
         let held = self.clients.held() + self.upstream.held();
-        assert_eq!(held, self.shared.memory.held, "memory is counted exactly");
+        assert_eq!(held, self.held(), "memory is counted exactly");
         let stalled = self.upstream.conns.iter().map(|(_, conn)| &conn.stalled);
         let slots = self
             .upstream

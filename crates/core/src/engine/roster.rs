@@ -13,10 +13,10 @@ use core::mem;
 
 use super::client::{Client, Resting};
 use super::pool::Pool;
-use super::slab::Slab;
 use crate::ids::{ClientId, PoolIdx};
 use crate::limits::{FREE_CLIENTS_MAX, FREE_CLIENTS_MIN};
 use crate::num::to_u64;
+use crate::slab::Slab;
 use crate::time::Micros;
 
 /// A client's place.

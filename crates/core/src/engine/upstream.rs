@@ -6,51 +6,52 @@ use alloc::vec::Vec;
 use super::action::{Action, shrink};
 use super::client::Client;
 use super::deadlines::Alarm;
+use super::errand::Errand;
 use super::pool::Pool;
-use super::server::{Backoff, ConnPhase, Health, Server, ServerConn};
+use super::server::{ConnPhase, Gate, Server, ServerConn};
 use super::shared::Shared;
-use super::slab::Slab;
 use super::slot::{Origin, Outgoing, Slot};
 use crate::canary::{Canary, is_planted};
 use crate::counters::Counters;
-use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerIdx};
+use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
 use crate::limits::{PIPELINE_LEN_MIN, SERVER_OUTPUT_SOFT};
 use crate::num::{to_u32, to_u64};
-use crate::proto::Protocol;
-use crate::proto::redis::local::{write_auth, write_select};
+use crate::slab::Slab;
+use crate::table::Table;
 use crate::time::{Micros, Span};
+
+/// The reason for which a connection is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    /// Requests are to be sent on it.
+    Serve,
+    /// An ejected server is to be asked whether it is healthy.
+    Probe,
+}
 
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) servers: Vec<Server>,
+    pub(crate) servers: Table<ServerId, Server>,
     pub(crate) conns: Slab<ServerConnId, ServerConn>,
 }
 
 impl Upstream {
     pub(crate) fn new(pools: &[Pool], counters: &Counters) -> Self {
-        let pool_of = pools
-            .iter()
-            .enumerate()
-            .flat_map(|(index, pool)| pool.servers().map(move |_| PoolIdx(to_u32(index))));
-        let servers = pool_of
-            .zip(&counters.servers)
-            .map(|(pool, counters)| Server {
-                pool,
-                conns: Vec::new(),
-                health: Health::default(),
-                is_down: false,
-                backoff: Backoff::default(),
-                counters: Arc::clone(counters),
-            })
-            .collect();
+        let mut servers = Table::default();
+        for (pool, index) in pools.iter().zip(0..) {
+            for server in pool.servers() {
+                let counters = Arc::clone(&counters.servers[server]);
+                servers.insert(server, Server::new(PoolIdx(index), counters));
+            }
+        }
         Self {
             servers,
             conns: Slab::default(),
         }
     }
 
-    pub(crate) fn server_mut(&mut self, server: ServerIdx) -> &mut Server {
-        &mut self.servers[server.index()]
+    pub(crate) fn server_mut(&mut self, server: ServerId) -> &mut Server {
+        &mut self.servers[server]
     }
 
     /// The connection a request of `client` takes to `server`; opens one if need be. `None` if the
@@ -59,13 +60,13 @@ impl Upstream {
     pub(crate) fn choose(
         &mut self,
         pool: &Pool,
-        server: ServerIdx,
+        server: ServerId,
         client: &mut Client,
         shared: &mut Shared,
     ) -> Option<ServerConnId> {
-        let state = &self.servers[server.index()];
+        let state = &self.servers[server];
         if pool.config.server_connections == 1
-            && !state.is_down
+            && state.gate == Gate::Open
             && let Some(&conn) = state.conns.first()
         {
             return Some(conn);
@@ -77,11 +78,11 @@ impl Upstream {
     fn choose_or_open(
         &mut self,
         pool: &Pool,
-        server: ServerIdx,
+        server: ServerId,
         client: &mut Client,
         shared: &mut Shared,
     ) -> Option<ServerConnId> {
-        if self.servers[server.index()].is_down {
+        if self.servers[server].gate != Gate::Open {
             return None;
         }
         if pool.config.server_connections == 1 {
@@ -95,7 +96,7 @@ impl Upstream {
     fn choose_bound(
         &mut self,
         pool: &Pool,
-        server: ServerIdx,
+        server: ServerId,
         client: &mut Client,
         shared: &mut Shared,
     ) -> Option<ServerConnId> {
@@ -119,10 +120,10 @@ impl Upstream {
     pub(crate) fn choose_among(
         &mut self,
         pool: &Pool,
-        server: ServerIdx,
+        server: ServerId,
         shared: &mut Shared,
     ) -> Option<ServerConnId> {
-        let state = &self.servers[server.index()];
+        let state = &self.servers[server];
         let load = |id: ServerConnId| {
             let conn = self.conns.get(id).expect("a listed connection exists");
             (conn.expired > 0, conn.pipeline.len(), conn.out.len())
@@ -139,10 +140,10 @@ impl Upstream {
     fn open_if_due(
         &mut self,
         pool: &Pool,
-        server: ServerIdx,
+        server: ServerId,
         shared: &mut Shared,
     ) -> Option<ServerConnId> {
-        let is_due = self.servers[server.index()].backoff.until <= shared.now;
+        let is_due = self.servers[server].backoff.until <= shared.now;
         is_due.then(|| self.open(pool, server, shared))
     }
 
@@ -150,10 +151,10 @@ impl Upstream {
     pub(crate) fn open(
         &mut self,
         pool: &Pool,
-        server: ServerIdx,
+        server: ServerId,
         shared: &mut Shared,
     ) -> ServerConnId {
-        let id = self.dial(pool, server, None, shared);
+        let id = self.dial(pool, server, Purpose::Serve, shared);
         self.server_mut(server).conns.push(id);
         id
     }
@@ -162,43 +163,33 @@ impl Upstream {
     pub(crate) fn open_probe(
         &mut self,
         pool: &Pool,
-        server: ServerIdx,
+        server: ServerId,
         shared: &mut Shared,
     ) -> ServerConnId {
-        let question = probe(pool.config.protocol);
-        self.dial(pool, server, Some(question), shared)
+        self.dial(pool, server, Purpose::Probe, shared)
     }
 
-    /// Has the shell connect; AUTH, SELECT and `question` are the first to leave.
+    /// Has the shell connect; the proxy's own requests are the first to leave.
     fn dial(
         &mut self,
         pool: &Pool,
-        server: ServerIdx,
-        question: Option<&[u8]>,
+        server: ServerId,
+        purpose: Purpose,
         shared: &mut Shared,
     ) -> ServerConnId {
-        let counters = Arc::clone(&self.servers[server.index()].counters);
+        let counters = Arc::clone(&self.servers[server].counters);
         let mut conn = ServerConn::new(server, pool.config.protocol, counters, shared.now);
-        let mut hello = Vec::new();
-        let mut say = |origin: Origin, hello: &[u8]| {
-            conn.out.append(hello, &mut shared.chunks);
-            conn.push_slot(Slot::new(origin, to_u32(hello.len()), false, shared.now));
-        };
-        if let Some(password) = &pool.config.redis_auth {
-            write_auth(password, &mut hello);
-            say(Origin::Auth, &hello);
+        conn.is_probe = purpose == Purpose::Probe;
+        let mut bytes = Vec::new();
+        for errand in Errand::on_connect(&pool.config, conn.is_probe) {
+            bytes.clear();
+            errand.write(&pool.config, &mut bytes);
+            conn.out.append(&bytes, &mut shared.chunks);
+            let len = to_u32(bytes.len());
+            let slot = Slot::new(Origin::Own(errand), len, false, shared.now);
+            conn.push_slot(slot, &mut shared.chunks);
         }
-        if pool.config.redis_db > 0 {
-            hello.clear();
-            write_select(pool.config.redis_db, &mut hello);
-            say(Origin::Select, &hello);
-        }
-        if let Some(question) = question {
-            say(Origin::Probe, question);
-        }
-        conn.is_probe = question.is_some();
         conn.handshake_len = conn.out.len();
-        shared.memory.held += conn.out.len();
         let id = self.conns.insert_with(|_| conn);
         if let Some(timeout) = pool.config.timeout {
             self.arm(id, timeout, shared);
@@ -230,8 +221,7 @@ impl Upstream {
         conn.last_recv = shared.now;
         conn.counters.server_connections.add(1);
         if conn.phase == ConnPhase::Ready {
-            let server = conn.server;
-            self.server_mut(server).backoff.failures = 0;
+            conn.serves(&mut self.servers[conn.server].backoff);
         }
         self.touch(id, shared);
     }
@@ -259,8 +249,7 @@ impl Upstream {
         shared: &mut Shared,
     ) {
         let conn = self.chosen_mut(id);
-        conn.queued(request, shared.now);
-        shared.memory.held += u64::from(request.len);
+        conn.queued(request, shared.now, &mut shared.chunks);
         self.announce(id, timeout, shared);
     }
 
@@ -344,13 +333,46 @@ impl Upstream {
         true
     }
 
+    /// Whether a request of `client` must wait for `server`, of whose connections `conn` was chosen; if so
+    /// the client will be resumed.
+    #[inline]
+    pub(crate) fn must_wait(
+        &mut self,
+        server: ServerId,
+        conn: Option<ServerConnId>,
+        client: ClientId,
+    ) -> bool {
+        match conn {
+            Some(conn) => self.stalls(conn, client),
+            None => self.holds(server, client),
+        }
+    }
+
+    /// Whether a client must wait until the owner has said what a server's failures mean; if so it will be
+    /// resumed. No connection of such a server is ever chosen.
+    #[cold]
+    pub(crate) fn holds(&mut self, server: ServerId, client: ClientId) -> bool {
+        let state = &mut self.servers[server];
+        let is_held = state.gate == Gate::Held;
+        if is_held {
+            state.held.push(client);
+        }
+        is_held
+    }
+
+    /// The owner has answered: requests to a server go on, where `gate` lets them.
+    pub(crate) fn release(&mut self, server: ServerId, gate: Gate, shared: &mut Shared) {
+        let state = &mut self.servers[server];
+        state.gate = gate;
+        shared.outbox.resume.extend(state.held.drain(..));
+    }
+
     /// The kernel took `len` bytes.
     pub(crate) fn sent(&mut self, id: ServerConnId, len: usize, shared: &mut Shared) {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
         conn.commit(len, shared.now, &mut shared.chunks);
-        shared.memory.held -= to_u64(len);
         wake_stalled(conn, shared);
     }
 
@@ -363,22 +385,19 @@ impl Upstream {
     }
 
     pub(crate) fn held(&self) -> u64 {
-        self.conns
-            .iter()
-            .map(|(_, conn)| conn.out.len() + to_u64(conn.recv.len()))
-            .sum()
+        self.conns.iter().map(|(_, conn)| conn.held()).sum()
     }
 
     pub(crate) fn check_invariants(&self, pools: &[Pool]) {
         let mut listed = 0;
-        for (index, server) in self.servers.iter().enumerate() {
+        for (server_id, server) in self.servers.iter() {
             let pool = &pools[server.pool.index()];
             let (mut queued, mut written) = (0, 0);
             let probe = server.health.probe;
             for &id in server.conns.iter().chain(&probe) {
                 let conn = self.conns.get(id).expect("a listed connection exists");
                 assert_eq!(conn.is_probe, Some(id) == probe);
-                assert_eq!(conn.server.index(), index);
+                assert_eq!(conn.server, server_id);
                 conn.check_invariants();
                 assert!(
                     conn.stalled.is_empty() || conn.out.len() > SERVER_OUTPUT_SOFT / 2,
@@ -396,7 +415,8 @@ impl Upstream {
                     "every deadline is watched"
                 );
             }
-            assert!(!server.is_down || server.health.is_ejected);
+            assert!(server.gate != Gate::Down || server.health.is_ejected);
+            assert!(server.gate == Gate::Held || server.held.is_empty());
             assert!(to_u32(server.conns.len()) <= pool.config.server_connections);
             assert_eq!(server.counters.in_queue.value(), to_u64(queued));
             assert_eq!(server.counters.out_queue.value(), to_u64(written));
@@ -410,13 +430,5 @@ impl Upstream {
 pub(crate) fn wake_stalled(conn: &mut ServerConn, shared: &mut Shared) {
     if !conn.stalled.is_empty() && conn.out.len() <= SERVER_OUTPUT_SOFT / 2 {
         shared.outbox.resume.extend(conn.stalled.drain(..));
-    }
-}
-
-/// The question that any healthy server answers.
-const fn probe(protocol: Protocol) -> &'static [u8] {
-    match protocol {
-        Protocol::Redis => b"*1\r\n$4\r\nPING\r\n",
-        Protocol::Memcache => b"version\r\n",
     }
 }

@@ -2,8 +2,8 @@
 
 use twemproxy_core::config::PoolConfig;
 use twemproxy_core::proto::Protocol;
-use twemproxy_core::ring::{Ring, RingServer};
 use twemproxy_core::time::Span;
+use twemproxy_core::topology::{Placement, RingServer};
 use twemproxy_testkit::hand::pool;
 
 /// A redis command as an array of bulk strings.
@@ -31,7 +31,7 @@ pub(crate) fn key_of(config: &PoolConfig, server: u32, n: usize) -> String {
             live: true,
         })
         .collect();
-    let ring = Ring::build(config.distribution, &servers);
+    let ring = Placement::build(config.distribution, &servers);
     (0..)
         .map(|i| format!("k{i}"))
         .filter(|key| ring.pick(config.hash.hash(key.as_bytes())) == Some(server))

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use twemproxy_core::counters::{Metric, PoolCounters, ServerCounters};
+use twemproxy_core::counters::{Metric, PoolCounters, ServerCounters, Since};
 
 /// The version whose interface this program has.
 const NUTCRACKER_VERSION: &str = "0.5.0";
@@ -68,7 +68,9 @@ pub(super) fn describe_stats() -> String {
 
 fn table(title: &str, metrics: &[Metric]) -> String {
     let mut text = format!("{title} stats:\n");
-    for Metric { name, help, .. } in metrics {
+    // compat: what nutcracker 0.5 says, and nothing more.
+    let shown = metrics.iter().filter(|metric| metric.since == Since::V05);
+    for Metric { name, help, .. } in shown {
         writeln!(text, "  {name:<20}\"{help}\"").expect("a string takes everything");
     }
     text

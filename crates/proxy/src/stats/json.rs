@@ -4,22 +4,10 @@
 //! comma after an object. Unlike the original, names are escaped.
 
 use std::fmt::{self, Write};
-use std::sync::Arc;
 
-use twemproxy_core::config::Config;
-use twemproxy_core::counters::{Counters, Kind, Metric, PoolCounters, ServerCounters};
+use twemproxy_core::counters::Since;
 
-/// Everything one answer shows.
-#[derive(Debug)]
-pub(super) struct Snapshot<'a> {
-    pub(super) source: &'a str,
-    pub(super) uptime: u64,
-    pub(super) timestamp: u64,
-    pub(super) listeners_ever: u64,
-    pub(super) listeners_now: u64,
-    pub(super) config: &'a Config,
-    pub(super) counters: &'a [Arc<Counters>],
-}
+use super::snapshot::{Row, Snapshot};
 
 /// compat: clients tell versions by it.
 const VERSION: &str = "0.5.0";
@@ -32,9 +20,6 @@ pub(super) fn render(snapshot: &Snapshot<'_>) -> String {
 }
 
 fn write_object(out: &mut String, snapshot: &Snapshot<'_>) -> fmt::Result {
-    let Snapshot { counters, .. } = snapshot;
-    let total: u64 = sum(counters.iter().map(|c| c.total_connections.value()));
-    let curr: u64 = sum(counters.iter().map(|c| c.curr_connections.value()));
     write!(
         out,
         r#"{{"service":"nutcracker", "source":{}, "version":"{VERSION}", "#,
@@ -43,58 +28,32 @@ fn write_object(out: &mut String, snapshot: &Snapshot<'_>) -> fmt::Result {
     write!(
         out,
         r#""uptime":{}, "timestamp":{}, "total_connections":{}, "curr_connections":{}"#,
-        snapshot.uptime,
-        snapshot.timestamp,
-        total.wrapping_add(snapshot.listeners_ever),
-        curr.wrapping_add(snapshot.listeners_now),
+        snapshot.uptime, snapshot.timestamp, snapshot.total_connections, snapshot.curr_connections,
     )?;
-    let mut first_server = 0;
-    for (index, pool) in snapshot.config.pools.iter().enumerate() {
-        let values = counters.iter().map(|c| c.pools[index].values());
+    for (index, pool) in snapshot.pools.iter().enumerate() {
         // compat: a blank before the first pool, as before the first server, and no other.
         out.push_str(if index == 0 { ", " } else { "," });
-        write_open(out, &pool.name, PoolCounters::METRICS, values)?;
+        write_open(out, pool.name, &pool.rows)?;
         for (position, server) in pool.servers.iter().enumerate() {
-            let values = counters
-                .iter()
-                .map(|c| c.servers[first_server + position].values());
             out.push_str(if position == 0 { ", " } else { "," });
-            write_open(out, &server.name, ServerCounters::METRICS, values)?;
+            write_open(out, server.name, &server.rows)?;
             out.push('}');
         }
-        first_server += pool.servers.len();
         out.push('}');
     }
     out.push_str("}\n");
     Ok(())
 }
 
-/// `"name": {"metric":value, ...`, summed over the workers.
-fn write_open<const N: usize>(
-    out: &mut String,
-    name: &str,
-    metrics: &[Metric],
-    workers: impl Iterator<Item = [u64; N]>,
-) -> fmt::Result {
-    let mut merged = [0; N];
-    for values in workers {
-        for ((into, value), metric) in merged.iter_mut().zip(values).zip(metrics) {
-            *into = match metric.kind {
-                Kind::Counter | Kind::Gauge => value.wrapping_add(*into),
-                Kind::Timestamp => value.max(*into),
-            };
-        }
-    }
+/// `"name": {"metric":value, ...`, with the metrics of 0.5.
+fn write_open(out: &mut String, name: &str, rows: &[Row]) -> fmt::Result {
     write!(out, "{}: {{", Quoted(name))?;
-    for (index, (metric, value)) in metrics.iter().zip(merged).enumerate() {
+    let rows = rows.iter().filter(|row| row.metric.since == Since::V05);
+    for (index, row) in rows.enumerate() {
         let comma = if index == 0 { "" } else { ", " };
-        write!(out, r#"{comma}"{}":{value}"#, metric.name)?;
+        write!(out, r#"{comma}"{}":{}"#, row.metric.name, row.value)?;
     }
     Ok(())
-}
-
-fn sum(values: impl Iterator<Item = u64>) -> u64 {
-    values.fold(0, u64::wrapping_add)
 }
 
 /// A JSON string.
@@ -116,8 +75,14 @@ impl fmt::Display for Quoted<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::snapshot;
     use super::*;
-    use twemproxy_core::config::{PoolConfig, ServerConfig};
+    use twemproxy_core::config::{Config, PoolConfig, ServerConfig};
+    use twemproxy_core::counters::{Counters, Kind, Metric};
+    use twemproxy_core::ids::ServerId;
+    use twemproxy_core::owner::HealthOwner;
     use twemproxy_core::proto::Protocol;
 
     fn pool(name: &str, servers: &[&str]) -> PoolConfig {
@@ -139,9 +104,10 @@ mod tests {
             ],
             ..Config::default()
         };
+        let topologies = HealthOwner::new(&config).topologies();
         let counters: Vec<_> = (0..workers)
             .map(|worker| {
-                let counters = Counters::new(&config);
+                let counters = Counters::new(&topologies);
                 touch(worker, &counters);
                 Arc::new(counters)
             })
@@ -150,10 +116,9 @@ mod tests {
             source: "host1",
             uptime: 7,
             timestamp: 1_700_000_000,
-            listeners_ever: 2,
-            listeners_now: 1,
-            config: &config,
-            counters: &counters,
+            total_connections: snapshot::sum(counters.iter().map(|c| c.total_connections.value())),
+            curr_connections: snapshot::sum(counters.iter().map(|c| c.curr_connections.value())),
+            pools: snapshot::pools(&config, &topologies, &counters),
         })
     }
 
@@ -172,7 +137,7 @@ mod tests {
         );
         let want = [
             r#"{"service":"nutcracker", "source":"host1", "version":"0.5.0", "uptime":7, "#,
-            r#""timestamp":1700000000, "total_connections":2, "curr_connections":1, "#,
+            r#""timestamp":1700000000, "total_connections":0, "curr_connections":0, "#,
             &format!(r#""alpha": {zero_pool}, "server1": {zero_server},"#),
             &format!(r#""server2": {zero_server}}},"#),
             &format!(r#""beta": {zero_pool}, "b\"1": {zero_server}}}}}"#),
@@ -188,16 +153,37 @@ mod tests {
             counters.total_connections.add(10 * n);
             counters.curr_connections.add(n);
             counters.pools[1].client_eof.add(n);
-            counters.servers[2].requests.add(n);
-            counters.servers[2].server_ejected_at.set(1000 * (n % 3));
+            counters.servers[ServerId::initial(2)].requests.add(n);
+            counters.servers[ServerId::initial(2)]
+                .server_ejected_at
+                .set(1000 * (n % 3));
         });
-        assert!(text.contains(r#""total_connections":62, "curr_connections":7, "#));
+        assert!(text.contains(r#""total_connections":60, "curr_connections":6, "#));
         assert!(text.contains(r#""beta": {"client_eof":6, "#), "{text}");
         assert!(
             text.contains(r#""server_ejected_at":2000, "requests":6, "#),
             "{text}"
         );
         assert!(text.contains(r#""alpha": {"client_eof":0, "#), "{text}");
+    }
+
+    #[test]
+    fn counters_that_0_5_has_not_are_left_out() {
+        const METRIC: Metric = Metric {
+            name: "requests",
+            kind: Kind::Counter,
+            since: Since::V05,
+            help: "",
+        };
+        const ADDED: Metric = Metric {
+            name: "added",
+            since: Since::Ours,
+            ..METRIC
+        };
+        let mut text = String::new();
+        let rows = [&ADDED, &METRIC, &ADDED].map(|metric| Row { metric, value: 7 });
+        write_open(&mut text, "s", &rows).unwrap();
+        assert_eq!(text, r#""s": {"requests":7"#);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use twemproxy_config::{
 };
 use twemproxy_core::config::{EjectPolicy, PoolConfig};
 use twemproxy_core::engine::Engine;
+use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::proto::Protocol;
 
 /// Nothing in it depends on where the test runs.
@@ -116,7 +117,8 @@ fn unique<T: Ord>(items: impl Iterator<Item = T>) -> usize {
 fn serve(config: &ProxyConfig) {
     let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
     if servers <= SERVED_MAX {
-        Engine::new(Arc::new(config.core.clone()), 0).check_invariants();
+        let owner = HealthOwner::new(&config.core);
+        Engine::new(Arc::new(config.core.clone()), &owner.topologies(), 0).check_invariants();
     }
 }
 

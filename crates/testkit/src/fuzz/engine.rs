@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use twemproxy_core::config::Config;
 use twemproxy_core::engine::Closed;
-use twemproxy_core::ids::{ClientId, ServerConnId, ServerIdx};
+use twemproxy_core::ids::{ClientId, ServerConnId, ServerId};
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
 
@@ -224,7 +224,7 @@ impl World {
     }
 
     fn changes_connects(&mut self, script: &mut Script<'_>) {
-        let server = ServerIdx(u32::from(script.byte()) % SERVERS);
+        let server = ServerId::initial(u32::from(script.byte()) % SERVERS);
         let how = match script.byte() % 3 {
             0 => OnConnect::Accept,
             1 => OnConnect::Fail(Closed::Refused),
@@ -265,7 +265,8 @@ impl World {
     /// How connects behave changes in a step of its own, so what is new hangs if they hang now.
     fn notice_hanging_connections(&mut self) {
         for server in 0..SERVERS {
-            let hangs = self.hand.on_connect.get(&ServerIdx(server)) == Some(&OnConnect::Hang);
+            let hangs =
+                self.hand.on_connect.get(&ServerId::initial(server)) == Some(&OnConnect::Hang);
             for conn in self.hand.conns_of(server) {
                 if self.known.insert(conn) && hangs {
                     self.hanging.insert(conn);
@@ -286,7 +287,7 @@ impl World {
         for server in 0..SERVERS {
             self.hand
                 .on_connect
-                .insert(ServerIdx(server), OnConnect::Fail(Closed::Refused));
+                .insert(ServerId::initial(server), OnConnect::Fail(Closed::Refused));
         }
         for conn in self.open_servers() {
             if !self.hand.is_closed(conn) {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use twemproxy_core::config::{Config, EjectPolicy};
 use twemproxy_core::counters::PoolCounters;
 use twemproxy_core::engine::{Closed, Notice};
-use twemproxy_core::ids::{ClientId, ConnId, ServerIdx};
+use twemproxy_core::ids::{ClientId, ConnId, ServerId};
 use twemproxy_core::limits::RECONNECT_WAIT_MAX;
 use twemproxy_core::proto::Protocol;
-use twemproxy_core::ring::{Distribution, Ring, RingServer, tag};
+use twemproxy_core::topology::{Distribution, Placement, RingServer, tag};
 
 use super::client::{Expect, Phase, Shape};
 use super::mischief::{
@@ -23,7 +23,7 @@ const MEMORY_SLACK: u64 = 1 << 20;
 /// What the oracles know of a pool.
 #[derive(Debug)]
 pub(super) struct PoolView {
-    ring: Ring,
+    ring: Placement,
     first_server: usize,
     server_count: usize,
     /// A server has been taken off the ring at least once, and its keys went to others.
@@ -49,7 +49,7 @@ impl PoolView {
                 })
                 .collect();
             views.push(Self {
-                ring: Ring::build(pool.distribution, &servers),
+                ring: Placement::build(pool.distribution, &servers),
                 first_server,
                 server_count: servers.len(),
                 has_moved: false,
@@ -122,6 +122,7 @@ impl World {
             Excuse::Sick => [SICK_REDIS, SICK_MEMCACHE].contains(&text),
             // Nobody can tell from a part of the words that they are a refusal.
             Excuse::Refused(words) => text == words || own == Some(Closed::Invalid.text()),
+            Excuse::TurnedAway => own == Some(Closed::TurnedAway.text()),
             Excuse::Lied => {
                 let lies = [LIE_REDIS, LIE_MEMCACHE, EARLY_REDIS, EARLY_MEMCACHE];
                 lies.contains(&text) || own == Some(Closed::Invalid.text())
@@ -166,9 +167,9 @@ impl World {
     }
 
     /// A server is ejected; where its keys go to others nobody can tell what their values will be.
-    pub(super) fn pool_loses_server(&mut self, server: ServerIdx) {
+    pub(super) fn pool_loses_server(&mut self, server: ServerId) {
         assert!(!self.plan.calm, "an ejection in a calm world");
-        let pool = self.servers[server.index()].pool;
+        let pool = self.servers[place(server)].pool;
         let config = &self.plan.config.pools[pool];
         assert!(config.auto_eject_hosts, "a pool that never ejects does");
         if config.auto_eject_policy == EjectPolicy::Rehash {
@@ -236,6 +237,16 @@ impl World {
             || self.handshakes_of(at) > 0 && !conn.is_greeted(&self.links[conn.link])
             || conn.refusal.is_some();
         self.excuse(server, excuse);
+        if matches!(
+            excuse,
+            Excuse::Refused(_) | Excuse::Lost(Closed::Eof | Closed::Reset | Closed::BrokenPipe)
+        ) {
+            // If an error was all that came before, it was a refusal.
+            self.excuse(server, Excuse::TurnedAway);
+            let until = self.now + RECONNECT_WAIT_MAX.0 / 4 * 5;
+            let words = &mut self.servers[server].last_words;
+            words.push((until, Excuse::TurnedAway));
+        }
         if is_new {
             let until = self.now + RECONNECT_WAIT_MAX.0 / 4 * 5;
             self.servers[server].last_words.push((until, excuse));
@@ -307,24 +318,17 @@ impl World {
                     );
                 }
             }
-            Notice::Ejected(server) => self.note_change(worker, server, true),
-            Notice::Restored(server) => self.note_change(worker, server, false),
+            Notice::Ejected(server) => self.note_change(server, true),
+            Notice::Restored(server) => self.note_change(server, false),
             _ => assert!(!self.plan.calm, "{notice:?} in a calm world"),
         }
     }
 
     /// A server was ejected or restored, as the worker says that is told first.
-    fn note_change(&mut self, worker: usize, server: ServerIdx, is_ejected: bool) {
-        let state = &mut self.servers[server.index()];
-        let (pool, was_ejected) = (state.pool, state.is_ejected);
-        state.is_ejected = is_ejected;
+    fn note_change(&mut self, server: ServerId, is_ejected: bool) {
+        self.servers[place(server)].is_ejected = is_ejected;
         if is_ejected {
             self.pool_loses_server(server);
-        }
-        if self.owner.is_none() {
-            let before = self.workers[worker].ejected[pool];
-            let count = before + usize::from(is_ejected) - usize::from(was_ejected);
-            self.note_ejected(worker, pool, count);
         }
     }
 
@@ -413,7 +417,7 @@ impl World {
         for (pool, live) in counters.pools.iter().zip(clients) {
             assert_eq!(pool.client_connections.value(), live, "clients of a pool");
         }
-        for (server, live) in counters.servers.iter().zip(conns) {
+        for (server, live) in counters.servers.values().zip(conns) {
             let shown = server.server_connections.value();
             assert_eq!(shown, live, "connections of a server");
         }
@@ -477,7 +481,8 @@ impl World {
         let mut requests = 0;
         let mut request_bytes = 0;
         for worker in &self.workers {
-            let server = &worker.engine.counters().servers[at];
+            let id = ServerId::initial(u32::try_from(at).expect("few servers"));
+            let server = &worker.engine.counters().servers[id];
             let queues = [
                 &server.in_queue,
                 &server.in_queue_bytes,
@@ -513,4 +518,10 @@ impl World {
             .map(|pool| value(pool))
             .sum()
     }
+}
+
+/// The position of a server among the world's, none of which ever leaves.
+pub(super) fn place(server: ServerId) -> usize {
+    assert_eq!(server.generation, 0, "no server has come later");
+    usize::try_from(server.index).expect("few servers")
 }

@@ -2,8 +2,8 @@
 
 use twemproxy_core::config::{Config, CrossServerKeys, EjectPolicy, PoolConfig, ServerConfig};
 use twemproxy_core::proto::Protocol;
-use twemproxy_core::ring::{Distribution, HashKind};
 use twemproxy_core::time::Span;
+use twemproxy_core::topology::{Distribution, HashKind};
 
 use super::dice::Dice;
 

@@ -1,10 +1,11 @@
 //! The shell's part: it performs what the engines ask for, and reads and writes the connections.
 
 use twemproxy_core::engine::{Action, Closed};
-use twemproxy_core::ids::{ConnId, ServerConnId, ServerIdx};
+use twemproxy_core::ids::{ConnId, ServerConnId, ServerId};
 use twemproxy_core::limits::READS_PER_TICK;
 use twemproxy_core::time::Micros;
 
+use super::oracle::place;
 use super::pipe::Pipe;
 use super::plan::Faults;
 use super::server::ServerConn;
@@ -89,8 +90,8 @@ impl World {
     }
 
     /// An engine wants a connection to a server.
-    fn connect(&mut self, worker: usize, id: ServerConnId, server: ServerIdx) {
-        let at = server.index();
+    fn connect(&mut self, worker: usize, id: ServerConnId, server: ServerId) {
+        let at = place(server);
         let is_probe = worker == 0 && self.servers[at].is_ejected;
         self.conns.push(ServerConn::new(at, is_probe));
         let conn = self.conns.len() - 1;

@@ -1,13 +1,15 @@
-//! The workers: engines that share their clients' limits and, if they are several, an owner of their
-//! servers' health that lives elsewhere and is reached by mail.
+//! The workers: engines that share their clients' limits and an owner of their servers' health, which
+//! lives elsewhere and is reached by mail.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use twemproxy_core::config::Config;
-use twemproxy_core::engine::{ClientCounts, Engine, HealthOwner, Mail, Report};
+use twemproxy_core::engine::{ClientCounts, Engine};
 use twemproxy_core::ids::ConnId;
+use twemproxy_core::owner::{HealthOwner, Mail, Report};
 use twemproxy_core::time::Micros;
+use twemproxy_core::topology::ShardState;
 
 use super::dice::Dice;
 use super::world::{Event, World};
@@ -31,18 +33,21 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// `count` workers; one alone owns its servers' health.
-    pub(super) fn all(count: usize, config: &Arc<Config>, dice: &mut Dice) -> Vec<Self> {
+    /// `count` workers, which begin with the topologies of `owner`.
+    pub(super) fn all(
+        count: usize,
+        config: &Arc<Config>,
+        owner: &HealthOwner,
+        dice: &mut Dice,
+    ) -> Vec<Self> {
+        let topologies = owner.topologies();
         let counts = ClientCounts::new(config.pools.len());
         let step = u64::try_from(count).expect("few workers");
         (1..=step)
             .map(|first| {
-                let mut engine = Engine::new(Arc::clone(config), dice.seed());
+                let mut engine = Engine::new(Arc::clone(config), &topologies, dice.seed());
                 engine.number_clients(first, step);
                 engine.share_clients(counts.clone());
-                if count > 1 {
-                    engine.share_health();
-                }
                 Self {
                     engine,
                     by_id: BTreeMap::new(),
@@ -62,7 +67,6 @@ impl World {
     pub(super) fn post_reports(&mut self, at: usize) {
         while let Some(report) = self.workers[at].engine.poll_mail() {
             assert!(!self.plan.calm, "{report:?} in a calm world");
-            assert!(self.owner.is_some(), "one alone reports to itself");
             self.workers[at].reports.push_back(report);
             let arrival = self.after_way();
             self.at(arrival, Event::Report(at));
@@ -74,15 +78,13 @@ impl World {
         let report = self.workers[at].reports.pop_front();
         let report = report.expect("a report for each arrival");
         self.tell(|| format!("worker {at} reports {report:?}"));
-        if let Some(owner) = &mut self.owner {
-            owner.handle_report(report, Micros(self.now));
-        }
+        self.owner.handle_report(report, Micros(self.now));
         self.post_mails();
     }
 
     /// What the owner has decided leaves for the workers.
     pub(super) fn post_mails(&mut self) {
-        while let Some(mail) = self.owner.as_mut().and_then(HealthOwner::poll_mail) {
+        while let Some(mail) = self.owner.poll_mail() {
             let readers = if mail.is_for_all() {
                 self.workers.len()
             } else {
@@ -105,8 +107,9 @@ impl World {
         let mail = mail.expect("a mail for each arrival");
         self.tell(|| format!("worker {at} gets {mail:?}"));
         if let Mail::Topology(topology) = &mail {
-            let count = topology.ejected.iter().filter(|&&ejected| ejected).count();
-            self.note_ejected(at, topology.pool.index(), count);
+            let shards = topology.shards.iter();
+            let ejected = shards.filter(|shard| shard.state != ShardState::Up);
+            self.note_ejected(at, topology.pool.index(), ejected.count());
         }
         let now = Micros(self.now);
         self.busy(at).handle_mail(mail, now);
@@ -122,7 +125,7 @@ impl World {
 
     /// The next time-out of a worker, or of the owner, whose place is behind the last worker's.
     pub(super) fn next_alarm(&self) -> Option<(u64, usize)> {
-        let owner = self.owner.as_ref().and_then(HealthOwner::poll_timeout);
+        let owner = self.owner.poll_timeout();
         let workers = self.workers.iter();
         let workers = workers.map(|worker| worker.engine.poll_timeout());
         workers
@@ -141,11 +144,9 @@ impl World {
             engine.handle_timeout(now);
             engine.poll_timeout()
         } else {
-            if let Some(owner) = &mut self.owner {
-                owner.handle_timeout(now);
-            }
+            self.owner.handle_timeout(now);
             self.post_mails();
-            self.owner.as_ref().and_then(HealthOwner::poll_timeout)
+            self.owner.poll_timeout()
         };
         assert!(
             next.is_none_or(|next| next > now),

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use twemproxy_core::engine::{Closed, HealthOwner};
+use twemproxy_core::engine::Closed;
 use twemproxy_core::ids::ConnId;
+use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::time::Micros;
 
 use super::client::Client;
@@ -91,8 +92,8 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) dice: Dice,
     pub(super) workers: Vec<Worker>,
-    /// Of the servers' health, if there are several workers.
-    pub(super) owner: Option<HealthOwner>,
+    /// The owner of the servers' health.
+    pub(super) owner: HealthOwner,
     pub(super) now: u64,
     pub(super) step: u64,
     pub(super) links: Vec<Link>,
@@ -133,9 +134,10 @@ impl World {
         let config = Arc::new(plan.config.clone());
         let pools: Vec<_> = PoolView::all(&config);
         let servers = ServerState::all(&plan);
+        let owner = HealthOwner::new(&config);
         Self {
-            workers: Worker::all(plan.engines, &config, &mut dice),
-            owner: (plan.engines > 1).then(|| HealthOwner::new(&config)),
+            workers: Worker::all(plan.engines, &config, &owner, &mut dice),
+            owner,
             now: 1_000_000,
             step: 0,
             links: Vec::new(),

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use super::{RingServer, live};
+use super::placement::{RingServer, live};
 
 #[derive(Clone, Debug)]
 pub(super) struct Modula {

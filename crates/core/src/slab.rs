@@ -4,37 +4,8 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use crate::canary::{Canary, is_planted};
-use crate::ids::{ClientId, GENERATION_MASK, ServerConnId};
+use crate::ids::{GENERATION_MASK, Key};
 use crate::num::{to_u32, to_usize};
-
-/// An id made of a slot index and the slot's generation.
-pub(crate) trait Key: Copy {
-    fn new(index: u32, generation: u32) -> Self;
-    fn index(self) -> u32;
-    fn generation(self) -> u32;
-}
-
-macro_rules! key {
-    ($id:ident) => {
-        impl Key for $id {
-            #[inline]
-            fn new(index: u32, generation: u32) -> Self {
-                Self { index, generation }
-            }
-            #[inline]
-            fn index(self) -> u32 {
-                self.index
-            }
-            #[inline]
-            fn generation(self) -> u32 {
-                self.generation
-            }
-        }
-    };
-}
-
-key!(ClientId);
-key!(ServerConnId);
 
 #[derive(Debug)]
 struct Place<T> {
@@ -139,6 +110,7 @@ impl<K: Key, T> Slab<K, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ClientId;
 
     #[test]
     fn a_stale_id_misses_its_successor() {

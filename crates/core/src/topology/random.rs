@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{RingServer, live};
+use super::placement::{RingServer, live};
 use crate::num::{to_u64, to_usize};
 
 #[derive(Clone, Debug)]

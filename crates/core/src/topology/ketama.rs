@@ -23,7 +23,7 @@
 use alloc::vec::Vec;
 
 use super::hash::md5_words;
-use super::{Point, RingServer, live};
+use super::placement::{Point, RingServer, live};
 use crate::num::{to_u32, to_usize};
 
 /// The circle twemproxy's source calls the continuum.

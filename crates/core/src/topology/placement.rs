@@ -1,27 +1,10 @@
-//! Which server owns a key, bit for bit as twemproxy 0.5 on x86-64 says.
-//!
-//! The part of the key that counts ([`tag`]) is hashed ([`hash`]), and a [`Ring`] built from the
-//! live servers names the owner of the hash. Nothing here knows why a server is not live, and
-//! nothing is ever changed in place: an ejection builds a new ring.
-//!
-//! Answers are part of the contract with users, whose data lies where the last release put it. The
-//! golden answers of a real twemproxy (`tests/golden_ring.rs`) hold them; quirks are marked
-//! `compat:`.
+//! The built structure that names the owner of a hash, one per distribution.
 
-pub mod hash;
-mod ketama;
-mod modula;
-mod random;
-pub mod tag;
-
+use super::ketama::Ketama;
+use super::modula::Modula;
+use super::random::Random;
 use crate::num::to_u32;
-
 use crate::words::configured_word;
-use ketama::Ketama;
-use modula::Modula;
-use random::Random;
-
-pub use hash::HashKind;
 
 configured_word! {
     /// `distribution:`
@@ -58,7 +41,7 @@ pub struct Point {
 
 /// The built structure: replaced whole when a server is ejected or restored, never changed in place.
 #[derive(Clone, Debug)]
-pub struct Ring {
+pub struct Placement {
     owners: Owners,
 }
 
@@ -71,8 +54,8 @@ enum Owners {
     Random(Random),
 }
 
-impl Ring {
-    /// Builds the ring of the live ones among `servers` (in server index order).
+impl Placement {
+    /// Places keys on the live ones among `servers` (in server index order).
     #[must_use]
     pub fn build(distribution: Distribution, servers: &[RingServer<'_>]) -> Self {
         let owners = match distribution {
@@ -106,7 +89,9 @@ impl Ring {
 }
 
 /// The live servers with their positions.
-fn live<'s, 'n>(servers: &'s [RingServer<'n>]) -> impl Iterator<Item = (u32, &'s RingServer<'n>)> {
+pub(super) fn live<'s, 'n>(
+    servers: &'s [RingServer<'n>],
+) -> impl Iterator<Item = (u32, &'s RingServer<'n>)> {
     let positioned = servers.iter().enumerate();
     positioned
         .filter(|(_, server)| server.live)
@@ -155,7 +140,7 @@ mod tests {
             hash in any::<u32>(),
         ) {
             for &(name, distribution) in Distribution::ALL {
-                let ring = Ring::build(distribution, &servers);
+                let ring = Placement::build(distribution, &servers);
                 let any_live = servers.iter().any(|server| server.live);
                 for hash in [hash, 0, u32::MAX] {
                     let owner = ring.pick(hash);
@@ -171,9 +156,9 @@ mod tests {
             hashes in prop::collection::vec(any::<u32>(), 100),
         ) {
             let mut servers = equal_servers();
-            let before = Ring::build(Distribution::Ketama, &servers);
+            let before = Placement::build(Distribution::Ketama, &servers);
             servers[ejected].live = false;
-            let after = Ring::build(Distribution::Ketama, &servers);
+            let after = Placement::build(Distribution::Ketama, &servers);
             for hash in hashes {
                 let owner = before.pick(hash);
                 if owner != Some(to_u32(ejected)) {
@@ -186,11 +171,11 @@ mod tests {
     #[test]
     fn restoring_a_server_brings_the_first_ring_back() {
         let mut servers = equal_servers();
-        let first = Ring::build(Distribution::Ketama, &servers);
+        let first = Placement::build(Distribution::Ketama, &servers);
         servers[3].live = false;
-        let without = Ring::build(Distribution::Ketama, &servers);
+        let without = Placement::build(Distribution::Ketama, &servers);
         servers[3].live = true;
-        let again = Ring::build(Distribution::Ketama, &servers);
+        let again = Placement::build(Distribution::Ketama, &servers);
         assert_ne!(first.points(), without.points());
         assert_eq!(first.points(), again.points());
     }

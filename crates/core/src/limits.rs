@@ -120,6 +120,11 @@ pub const OUTBOX_LEN_MIN: usize = 512;
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
 
+/// Requests of a new client in flight, and of one whose responses were large. Each time so many are in flight and
+/// half of them have brought small responses, twice as many are allowed, up to [`CLIENT_IN_FLIGHT_MAX`]: a few KB
+/// of requests can ask for hundreds of MB, and that they do is known only when responses come.
+pub const CLIENT_IN_FLIGHT_FIRST: u32 = if cfg!(small_limits) { 2 } else { 32 };
+
 /// Bytes of replies waiting for one client above which the client is not read (soft limit).
 pub const CLIENT_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     2_000
@@ -235,6 +240,7 @@ pub const READS_PER_TICK: usize = 2;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
 const _: () = assert!(RECV_ROOM_MIN < SCRATCH_LEN);
+const _: () = assert!(CLIENT_IN_FLIGHT_FIRST < CLIENT_IN_FLIGHT_MAX);
 const _: () = assert!(GATHER_BUSY_MIN < GATHER_BUSY_MAX);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{bulk, cmd, key_of, redis, with_timeout};
+use support::{bulk, cmd, key_of, open_window, redis, with_timeout};
 use twemproxy_core::config::{Config, CrossServerKeys};
 use twemproxy_core::engine::{Closed, Notice};
 use twemproxy_core::ids::ServerId;
@@ -563,6 +563,7 @@ fn a_client_with_too_much_in_flight_is_not_read_until_half_has_left() {
     let client = hand.client();
     let request = cmd("GET a");
     let max = usize::try_from(limits::CLIENT_IN_FLIGHT_MAX).unwrap();
+    open_window(&mut hand, client, &request, &bulk("1"));
     hand.send(client, request.repeat(max + 10).as_bytes());
     assert!(hand.send(client, b"x") == 0 && hand.is_read_paused(client));
     let conn = hand.conn(0);

@@ -265,6 +265,20 @@ impl Client {
         }
     }
 
+    /// Waits until responses have left: there is no room for another request.
+    pub(crate) fn pause_for_room(&mut self) {
+        self.pause = Pause::Own;
+        self.window.note_in_flight(self.order.in_flight());
+    }
+
+    /// Goes on, whatever it has waited for.
+    pub(crate) fn go_on(&mut self) {
+        if self.pause == Pause::Own {
+            self.window.note_drained();
+        }
+        self.pause = Pause::No;
+    }
+
     /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at
     /// its limit is resumed once per many responses and not once per response.
     pub(crate) fn has_drained(&self) -> bool {

@@ -148,7 +148,7 @@ impl Engine {
                 return at;
             }
             if client.room() == 0 {
-                client.pause = Pause::Own;
+                client.pause_for_room();
                 return at;
             }
             if may_begin_only && self.shared.memory.is_short() {
@@ -254,7 +254,7 @@ impl Engine {
         if client.pause == Pause::Own && !client.has_drained() {
             return;
         }
-        client.pause = Pause::No;
+        client.go_on();
         let before = to_u64(client.recv.len());
         if !client.recv.is_empty() {
             let bytes = client.recv.take();

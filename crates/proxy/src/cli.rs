@@ -3,6 +3,7 @@
 //!
 //! Everything is said on stderr; stdout is never used. Nothing here opens a socket or a log.
 
+mod files;
 mod getopt;
 #[cfg(test)]
 mod tests;
@@ -116,6 +117,14 @@ impl From<Fault> for UsageError {
             Fault::Unknown(letter) => {
                 Self::new([b"invalid option -- '", &[letter][..], b"'"].concat())
             }
+            Fault::UnknownName(name) => {
+                Self::new([b"unknown option '--", &name[..], b"'"].concat())
+            }
+            Fault::Ambiguous(name, meant) => {
+                let meant = format!("' may be --{}", meant.join(", --"));
+                Self::new([b"option '--", &name[..], meant.as_bytes()].concat())
+            }
+            Fault::ValueUnwanted(option) => Self::new(format!("option {option} takes no value")),
             Fault::ValueMissing(option) => {
                 let what = match option {
                     Opt::Output | Opt::ConfFile | Opt::PidFile => "a file name",
@@ -128,13 +137,19 @@ impl From<Fault> for UsageError {
     }
 }
 
-/// Reads the words after the program's name. Stops at the first bad option.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+/// Reads the words after the program's name. Stops at the first bad option. `exists` says whether there is a file: with no
+/// configuration named, the one that is there is chosen.
+pub(crate) fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    exists: fn(&Path) -> bool,
+) -> Result<Invocation, UsageError> {
     let mut options = Options::default();
+    let mut given = Vec::new();
     let mut inform = None::<Informational>;
     let mut test_conf = false;
     for word in Words::new(args.into_iter()) {
         let (option, value) = word?;
+        given.push(option);
         match option {
             Opt::Help | Opt::Version | Opt::DescribeStats => {
                 let inform = inform.get_or_insert(Informational {
@@ -148,6 +163,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             _ => options.apply(option, value)?,
         }
     }
+    files::adopt_packaged(&mut options, &given, exists);
     Ok(match (inform, test_conf) {
         (Some(inform), _) => Invocation::Inform(inform),
         (None, true) => Invocation::TestConf(options),

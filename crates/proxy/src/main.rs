@@ -23,12 +23,13 @@ mod stats;
 mod supervisor;
 mod worker;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use cli::Invocation;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os().skip(1)) {
+    match cli::parse(std::env::args_os().skip(1), Path::exists) {
         Ok(Invocation::Inform(what)) => cli::run_informational(what),
         Ok(Invocation::TestConf(options)) => cli::run_test_conf(&options),
         Ok(Invocation::Run(options)) => supervisor::run(&options),

@@ -80,10 +80,7 @@ impl Resting {
             pool,
             head_seq: 0,
             last_active: now,
-            session: Session {
-                id: session_id,
-                ..Session::default()
-            },
+            session: Session::new(session_id),
             bindings: None,
             window: Window::default(),
         }
@@ -111,6 +108,8 @@ pub(crate) struct Client {
     pub(crate) recv: RecvBuf,
     pub(crate) out: SendQueue,
     pub(crate) session: Session,
+    /// Its session is looked at before each request: it has not authenticated, or asked for something special.
+    pub(crate) is_gated: bool,
     bindings: Option<Box<Bindings>>,
     /// When bytes last came from it or left for it.
     pub(crate) last_active: Micros,
@@ -143,6 +142,7 @@ impl Client {
             recv: RecvBuf::default(),
             out: SendQueue::default(),
             session: Session::default(),
+            is_gated: true,
             bindings: None,
             last_active: Micros(0),
             order: Order::default(),
@@ -166,10 +166,17 @@ impl Client {
             self.limits.unauthenticated = !is_open;
         }
         self.session = resting.session;
+        self.look_at_session();
         self.bindings = resting.bindings;
         self.last_active = resting.last_active;
         self.order.go_on_at(resting.head_seq);
         self.window = resting.window;
+    }
+
+    /// Notes whether its session is to be looked at before the next request.
+    #[inline]
+    pub(crate) fn look_at_session(&mut self) {
+        self.is_gated = self.limits.unauthenticated || !self.session.is_plain();
     }
 
     /// Whether all that is to be kept of it is a [`Resting`]: nothing is owed to it, nothing it sent is
@@ -190,6 +197,7 @@ impl Client {
             && self.session.id == 0
             && self.session.name.is_none()
             && !self.session.authenticated
+            && self.session.is_plain()
             && self.bindings.is_none()
             && self.window == Window::default()
     }
@@ -312,6 +320,15 @@ impl Client {
         }
         self.order.push_answered(bytes, pool);
         false
+    }
+
+    /// The part of the response to `seq` that the client wants: all or nothing.
+    #[inline]
+    pub(crate) fn wanted<'a>(&self, seq: u32, response: &'a [u8]) -> &'a [u8] {
+        if self.order.is_muted(seq) {
+            return &[];
+        }
+        response
     }
 
     /// More of the response to `seq`; it goes on. Returns whether there is something to flush.

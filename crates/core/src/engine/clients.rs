@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::action::Doom;
-use super::client::{Client, Pause};
+use super::client::{Client, Pause, Phase};
 use super::order::Pending;
 use super::roster::Roster;
 use super::shared::Shared;
@@ -54,6 +54,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
+                let bytes = client.wanted(seq, bytes);
                 shared.memory.held += to_u64(bytes.len());
                 let flush = client.respond(seq, bytes, &mut shared.chunks);
                 answered(id, client, flush, shared);
@@ -100,6 +101,11 @@ impl Clients {
         let Some(client) = self.roster.get_mut(id) else {
             return false;
         };
+        if let Origin::Whole { seq, .. } = origin
+            && client.order.is_muted(seq)
+        {
+            return true;
+        }
         shared.memory.held += to_u64(bytes.len());
         match origin {
             Origin::Whole { seq, .. } => {
@@ -128,6 +134,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
+                let is_brittle = matches!(client.order.pending(seq), Pending::Brittle);
                 let Some(retracted) = client.retract(seq, &mut shared.chunks) else {
                     shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;
@@ -136,9 +143,13 @@ impl Clients {
                 if !is_planted(Canary::HalfReplyKept) {
                     shared.memory.held -= client.order.forget_partial(seq);
                 }
+                let reply = client.wanted(seq, reply);
                 shared.memory.held += to_u64(reply.len());
                 let flush = client.respond(seq, reply, &mut shared.chunks);
                 answered(id, client, flush, shared);
+                if is_brittle && client.phase == Phase::Open {
+                    client.phase = Phase::Closing { eof: true };
+                }
                 true
             }
             Origin::Fragment {

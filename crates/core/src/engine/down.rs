@@ -33,10 +33,10 @@ impl Upstream {
         request: &Request,
         shared: &mut Shared,
     ) {
-        if request.noreply {
+        let Sender { id, client, pool } = from;
+        if request.noreply || client.session.is_muted() {
             return;
         }
-        let Sender { id, client, pool } = from;
         let answer = self.down(pool, server, request, 1);
         pool.counters.forward_error.add(u64::from(answer.is_error));
         shared.memory.held += to_u64(answer.reply.len());

@@ -63,11 +63,22 @@ impl Engine {
         let Some(client) = self.clients.roster.get_mut(id) else {
             return Ok(());
         };
-        let pool_idx = client.pool.index();
-        if client.limits.unauthenticated && !self.admit(id, request) {
-            return Ok(());
+        if client.is_gated {
+            return self.route_gated(id, frame, request);
         }
-        let pool = &self.pools[pool_idx];
+        self.route_admitted(id, frame, request)
+    }
+
+    /// Serves one complete request, which the client may send.
+    #[inline]
+    pub(super) fn route_admitted<'a>(
+        &mut self,
+        id: ClientId,
+        frame: Frame<'a>,
+        request: &Request,
+    ) -> Result<(), Stalled<'a>> {
+        let client = self.clients.roster.found(id);
+        let pool = &self.pools[client.pool.index()];
         match request.route {
             Route::Key(key) => {
                 let owner = pool.owner(key.of(frame.bytes()), &mut self.rng);
@@ -81,7 +92,7 @@ impl Engine {
                 let mut work = mem::take(&mut self.work);
                 let result = match merge {
                     Some(merge) => self.split(id, frame, request, merge, &mut work),
-                    None => self.forward_together(id, frame, request, &mut work),
+                    None => self.forward_apart(id, frame, request, &mut work),
                 };
                 work.clear();
                 self.work = work;
@@ -175,27 +186,6 @@ impl Engine {
         }
     }
 
-    /// Whether a client that has not authenticated may send this; if not, it was told.
-    fn admit(&mut self, id: ClientId, request: &Request) -> bool {
-        let client = self.clients.roster.found_mut(id);
-        let pool = &self.pools[client.pool.index()];
-        if pool.config.protocol == Protocol::Memcache {
-            return true;
-        }
-        let config = LocalConfig {
-            password: pool.config.redis_auth.as_deref(),
-            db: pool.config.redis_db,
-        };
-        let mut reply = mem::take(&mut self.shared.reply);
-        let admitted = local::admit(request, &client.session, &config, &mut reply);
-        if !admitted {
-            self.answer_now(id, &reply);
-        }
-        reply.clear();
-        self.shared.reply = reply;
-        admitted
-    }
-
     /// Answers a request that needs no server.
     fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
         let client = self.clients.roster.found_mut(id);
@@ -218,6 +208,7 @@ impl Engine {
         }
         reply.clear();
         self.shared.reply = reply;
+        self.served(id);
         if after == After::Close
             && let Some(client) = self.clients.roster.get_mut(id)
         {

@@ -35,6 +35,7 @@ mod down;
 mod expire;
 mod forward;
 mod fragments;
+mod gate;
 mod gather;
 mod health;
 mod kept;
@@ -285,6 +286,8 @@ impl Engine {
                 if self.clients.wants_flush(id) {
                     return Some(Action::Flush(id.into()));
                 }
+                // The last response was one that the client wants nothing of.
+                self.close_if_settled(id);
             } else {
                 self.shared.outbox.is_urgent = false;
                 self.watch_memory();

@@ -35,6 +35,10 @@ pub(crate) enum Pending {
         /// How much of it has been queued so far.
         queued: u64,
     },
+    /// A server has it, and the client wants no response.
+    Muted,
+    /// A server has it, and an error of ours in place of its response ends the connection.
+    Brittle,
     /// Several servers have parts of it.
     Split(SplitId),
     /// Answered; the response waits for its turn in `parked`.
@@ -131,6 +135,34 @@ impl Order {
         self.entries
             .get(self.place(seq))
             .unwrap_or(&Pending::Waiting)
+    }
+
+    /// Whether the client wants no response to the request `seq`, which must be in flight.
+    #[inline]
+    pub(crate) fn is_muted(&self, seq: u32) -> bool {
+        !self.entries.is_empty() && matches!(self.pending(seq), Pending::Muted)
+    }
+
+    /// The client wants no response to the request that came last, which is in flight.
+    pub(crate) fn mute_last(&mut self) {
+        let seq = self.head_seq.wrapping_add(self.in_flight - 1);
+        if matches!(self.pending(seq), Pending::Waiting | Pending::Brittle) {
+            *self.pending_mut(seq) = Pending::Muted;
+        }
+    }
+
+    /// The request that came last is brittle. Returns false if none came since `in_flight` was as given, or if
+    /// it does not wait any more.
+    pub(crate) fn make_last_brittle(&mut self, in_flight: u32) -> bool {
+        if self.in_flight == in_flight {
+            return false;
+        }
+        let seq = self.head_seq.wrapping_add(self.in_flight - 1);
+        let is_waiting = matches!(self.pending(seq), Pending::Waiting);
+        if is_waiting {
+            *self.pending_mut(seq) = Pending::Brittle;
+        }
+        is_waiting
     }
 
     /// The parts of the request `seq`, of which a fragment is in flight.
@@ -316,7 +348,11 @@ impl Order {
     pub(crate) fn release(&mut self, out: &mut SendQueue, pool: &mut ChunkPool) {
         while let Some(head) = self.entries.front_mut() {
             match head {
-                Pending::Waiting | Pending::Streaming { .. } | Pending::Split(_) => break,
+                Pending::Waiting
+                | Pending::Muted
+                | Pending::Brittle
+                | Pending::Streaming { .. }
+                | Pending::Split(_) => break,
                 Pending::Partial(held) => {
                     let held = mem::take(held);
                     self.early_len -= to_u64(held.len());
@@ -390,7 +426,9 @@ impl Order {
         let (mut parked, mut live, mut early) = (0, 0, 0);
         for (i, pending) in self.entries.iter().enumerate() {
             match pending {
-                Pending::Waiting | Pending::Split(_) => continue,
+                Pending::Waiting | Pending::Muted | Pending::Brittle | Pending::Split(_) => {
+                    continue;
+                }
                 Pending::Streaming { .. } => {
                     assert_eq!(i, 0, "only the head streams");
                     continue;

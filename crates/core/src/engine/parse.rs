@@ -175,7 +175,12 @@ impl Engine {
                     }
                     return at;
                 }
-                Parse::Skip { len } => at += len,
+                Parse::Skip { len } => {
+                    // An empty request is one, too, for a client that wants no response to the next. The rest of
+                    // a refused one comes after its refusal, which was.
+                    self.served(id);
+                    at += len;
+                }
                 Parse::Inline { len } => {
                     if !self.parse_inline(id, &rest[..len]) {
                         return at;
@@ -221,12 +226,19 @@ impl Engine {
     /// Answers a bad request.
     fn refuse_request(&mut self, id: ClientId, invalid: Invalid, frame: &[u8], then: Then) {
         let mut reply = mem::take(&mut self.shared.reply);
-        invalid.write(frame, &mut reply);
+        match (invalid, self.clients.roster.get_mut(id)) {
+            (Invalid::Redis(invalid), Some(client)) if client.session.is_in_transaction() => {
+                client.session.spoil();
+                invalid.write_in_transaction(frame, &mut reply);
+            }
+            _ => invalid.write(frame, &mut reply),
+        }
         if !reply.is_empty() {
             self.answer_now(id, &reply);
         }
         reply.clear();
         self.shared.reply = reply;
+        self.served(id);
         if then == Then::Close {
             self.shared.outbox.notice(Notice::ClientInvalid(id));
             if let Some(client) = self.clients.roster.get_mut(id) {
@@ -240,6 +252,9 @@ impl Engine {
         let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
+        if client.session.is_muted() {
+            return;
+        }
         self.shared.memory.held += to_u64(reply.len());
         let flush = client.push_answer(reply, &mut self.shared.chunks);
         answered(id, client, flush, &mut self.shared);

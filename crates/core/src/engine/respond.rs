@@ -13,8 +13,7 @@ use crate::canary::{Canary, is_planted};
 use crate::ids::ServerConnId;
 use crate::num::to_u64;
 use crate::owner::Report;
-use crate::proto::redis::local::auth_accepted;
-use crate::proto::redis::response::{Verdict, verdict};
+use crate::proto::redis::own::{Verdict, auth_accepted, verdict};
 use crate::proto::{self, Protocol, ResponseStep};
 
 /// What came of one read.
@@ -138,6 +137,11 @@ impl Reader<'_> {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
                     outcome.parsed += len;
                 }
+                // An answer to AUTH, SELECT or a probe is one line. A response in parts is none, and its
+                // last part could look like any answer.
+                ResponseStep::More(1..) if origin.is_ours() => {
+                    outcome.fatal = Some(Closed::HandshakeRefused);
+                }
                 ResponseStep::More(len) => {
                     if len > 0 {
                         self.clients.answer_more(origin, &rest[..len], shared);
@@ -169,7 +173,7 @@ impl Reader<'_> {
         outcome.fatal = Some(Closed::Invalid);
         if self.conn.sent == 0
             && let ResponseStep::Done(len) = self.conn.parser.step(bytes)
-            && proto::is_error(self.protocol, &bytes[..len])
+            && proto::is_quotable(self.protocol, &bytes[..len])
         {
             outcome.fatal = Some(Closed::HandshakeRefused);
             outcome.refusal = Some(bytes[..len].to_vec());
@@ -231,7 +235,7 @@ impl Reader<'_> {
         };
         if !accepted && !is_planted(Canary::RefusalIgnored) {
             outcome.fatal = Some(Closed::HandshakeRefused);
-            outcome.refusal = bytes.starts_with(b"-").then(|| bytes.to_vec());
+            outcome.refusal = proto::is_quotable(self.protocol, bytes).then(|| bytes.to_vec());
             return;
         }
         let more = self.conn.pipeline.front().is_some_and(Slot::is_ours);

@@ -282,7 +282,7 @@ impl Engine {
     ) -> Option<Parse> {
         let client = self.clients.roster.get_mut(id)?;
         let pool = &self.pools[client.pool.index()];
-        if client.limits.unauthenticated && !is_planted(Canary::StrangerAdmitted) {
+        if client.is_gated && !is_planted(Canary::StrangerAdmitted) {
             return Some(client.parser.parse_noting(
                 &bytes[*at..],
                 &client.limits,
@@ -519,6 +519,10 @@ impl Group<'_> {
     #[inline(always)]
     fn add(&mut self, bytes: &[u8], at: usize, len: usize, seq: u32, shared: &mut Shared) {
         self.client.note_response(to_u64(len));
+        if self.client.order.is_muted(seq) {
+            self.drop(bytes, at, len, seq, shared);
+            return;
+        }
         let is_early = !self.client.order.is_head(seq);
         if is_early != self.are_early || at + len - self.start > RUN_COPY_LEN_MAX {
             self.copy(bytes, at, shared);
@@ -544,6 +548,15 @@ impl Group<'_> {
                     .release(&mut self.client.out, &mut shared.chunks);
             }
         }
+    }
+
+    /// The client wants nothing of the next response but that its turn passes.
+    #[cold]
+    fn drop(&mut self, bytes: &[u8], at: usize, len: usize, seq: u32, shared: &mut Shared) {
+        self.copy(bytes, at, shared);
+        self.start += len;
+        self.first += len;
+        self.has_output |= self.client.respond(seq, &[], &mut shared.chunks);
     }
 
     /// Copies the responses before `end` to where they belong.

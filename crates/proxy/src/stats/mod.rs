@@ -10,7 +10,7 @@ mod json;
 mod snapshot;
 
 use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -71,9 +71,12 @@ impl StatsListener {
             let file = SocketFile::of(path).map_err(step("stats server addr", &name))?;
             return Ok((Self(socket), Some(file)));
         }
-        let target: SocketAddr = (address, port)
-            .to_socket_addrs()
-            .and_then(|mut all| all.next().ok_or_else(|| io::ErrorKind::NotFound.into()))
+        let target: SocketAddr = twemproxy_config::addresses(address, port)
+            .and_then(|all| {
+                all.into_iter()
+                    .next()
+                    .ok_or_else(|| io::ErrorKind::NotFound.into())
+            })
             .map_err(step("address resolution of stats server addr", &name))?;
         let socket = bind(Domain::for_address(target), &target.into(), &name)?;
         Ok((Self(socket), None))
@@ -220,6 +223,14 @@ mod tests {
             text.starts_with(r#"{"service":"nutcracker", "source":"host1", "version":"0.5.0", "#)
         );
         assert!(text.ends_with("}\n"));
+    }
+
+    #[test]
+    fn an_asterisk_is_the_loopback_interface() {
+        let (listener, _) = StatsListener::open("*", 0).unwrap();
+        let address = listener.0.local_addr().unwrap().as_socket().unwrap();
+        assert!(address.ip().is_loopback(), "{address}");
+        TcpStream::connect(address).unwrap();
     }
 
     #[test]

@@ -169,7 +169,6 @@ fn single_key_requests_pass_whole_to_their_keys_owner() {
         ("EVAL script 1 k arg", b"k"),
         ("ZUNION 1 k", b"k"),
         ("XREAD COUNT 1 STREAMS k 0", b"k"),
-        ("MIGRATE h 1 k 0 1", b"k"),
     ] {
         let bytes = frame(&words(line));
         let Route::Key(span) = route_of(line) else {
@@ -317,8 +316,12 @@ fn command_errors_are_worded_and_the_stream_goes_on() {
             "'keys' is not supported by this proxy: it covers all keys of a single server",
         ),
         (
-            "MULTI",
-            "'multi' is not supported by this proxy: transactions need a connection of their own",
+            "WATCH a",
+            "'watch' is not supported by this proxy: transactions need a connection of their own",
+        ),
+        (
+            "MIGRATE h 1 k 0 1",
+            "'migrate' is not supported by this proxy: it makes a server connect elsewhere",
         ),
         (
             "Subscribe a",
@@ -337,8 +340,8 @@ fn command_errors_are_worded_and_the_stream_goes_on() {
             "'config' is not supported by this proxy: it administers a single server",
         ),
         (
-            "CLIENT REPLY OFF",
-            "'client|reply' is not supported by this proxy: it concerns a connection that clients share",
+            "CLIENT TRACKING ON",
+            "'client|tracking' is not supported by this proxy: it concerns a connection that clients share",
         ),
         (
             "MEMORY DOCTOR",

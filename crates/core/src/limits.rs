@@ -194,6 +194,11 @@ pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
 /// error of the server.
 pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;
 
+/// Bytes of a response up to which it is held until it is whole, when it comes in pieces; a longer one is passed on
+/// piece by piece. If the server's connection breaks within one that is held, its client gets an error for that
+/// request; within a longer one, the client can only be closed.
+pub const RESPONSE_HOLD_LEN_MAX: u64 = if cfg!(small_limits) { 300 } else { 64 * 1024 };
+
 /// Chunks of sent bytes that one server connection keeps until its pipeline is empty: 64 KB at most. A
 /// read-only request that is still there when the server closes the connection is sent once more;
 /// an older one gets the error.

@@ -87,11 +87,13 @@ impl Clients {
         }
     }
 
-    /// A part of a response has come and more will. Returns whether it was anybody's.
+    /// A part of a response has come and more will; in all it has `least_len` bytes at least. Returns whether it
+    /// was anybody's.
     pub(crate) fn answer_more(
         &mut self,
         origin: Origin,
         bytes: &[u8],
+        least_len: u64,
         shared: &mut Shared,
     ) -> bool {
         let id = match origin {
@@ -109,7 +111,7 @@ impl Clients {
         shared.memory.held += to_u64(bytes.len());
         match origin {
             Origin::Whole { seq, .. } => {
-                let flush = client.respond_more(seq, bytes, &mut shared.chunks);
+                let flush = client.respond_more(seq, bytes, least_len, &mut shared.chunks);
                 answered(id, client, flush, shared);
             }
             Origin::Fragment { seq, fragment, .. } => {
@@ -134,7 +136,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let is_brittle = matches!(client.order.pending(seq), Pending::Brittle);
+                let is_brittle = client.order.is_brittle(seq);
                 let Some(retracted) = client.retract(seq, &mut shared.chunks) else {
                     shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;

@@ -70,7 +70,10 @@ impl Clients {
                 };
                 let split = client.order.split(seq);
                 shared.memory.held += to_u64(bytes.len());
-                self.splits.finish(split, fragment, bytes, &shared.marks);
+                let held = self.splits.finish(split, fragment, bytes, &shared.marks);
+                if to_u64(held) > client.output_limit {
+                    shared.outbox.doomed.push((id, Doom::Limit));
+                }
                 self.fragment_done(id, seq, shared);
                 true
             }

@@ -83,17 +83,19 @@ impl Splits {
         split.held
     }
 
-    /// A whole response, or the rest of one; `marks` as in [`FragmentResponse`].
+    /// A whole response, or the rest of one; `marks` as in [`FragmentResponse`]. Returns how many bytes the split
+    /// holds now.
     pub(crate) fn finish(
         &mut self,
         id: SplitId,
         fragment: FragmentIdx,
         bytes: &[u8],
         marks: &[usize],
-    ) {
-        self.extend(id, fragment, bytes);
+    ) -> usize {
+        let held = self.extend(id, fragment, bytes);
         let fragment = &mut self.live_mut(id).fragments[usize::from(fragment.0)];
         fragment.marks.extend_from_slice(marks);
+        held
     }
 
     /// A fragment's response failed: what had come of it is replaced. Returns how much that was.

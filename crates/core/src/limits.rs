@@ -117,6 +117,16 @@ pub const PIPELINE_LEN_MIN: usize = 256;
 /// Actions of one kind for which there stays room when it is not needed, or for up to twice as many.
 pub const OUTBOX_LEN_MIN: usize = 512;
 
+/// Bytes that count as held for each request in flight, beside its own: its entry in its client's order queue.
+pub const REQUEST_HELD_LEN: usize = 32;
+
+/// Bytes that count as held for each response that a server connection owes: the slot, and when it was written.
+pub const SLOT_HELD_LEN: usize = 64;
+
+/// Bytes by which the buffer of an unfinished request or response grows at once, at most: near `memory_limit`
+/// a large one must not claim twice what it needs.
+pub const RECV_GROWTH_MAX: usize = 4 * 1024 * 1024;
+
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
 
@@ -215,6 +225,10 @@ pub const RECONNECT_WAIT_MIN: Span = Span::from_millis(10);
 /// Longest wait before the next attempt, give or take a quarter: short, because nobody is told when
 /// the server is back.
 pub const RECONNECT_WAIT_MAX: Span = Span::from_millis(250);
+
+/// Longest time between an error that is the first response on a server connection and the server's
+/// close for both to be one refusal, in a pool without `timeout`.
+pub const REFUSAL_WAIT: Span = Span::from_millis(1_000);
 
 /// Least time between two probes of an ejected server, for a `server_retry_timeout` of nothing.
 pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);

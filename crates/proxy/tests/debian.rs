@@ -111,7 +111,7 @@ impl World {
     /// Puts the configuration where the package has it.
     fn configure(&self) {
         let file = self.dir.path().join("nutcracker.yml");
-        let listen = self.socket().display().to_string();
+        let listen = format!("{} 0660", self.socket().display());
         let text = format!(
             "p:\n  listen: {listen}\n  redis: true\n  timeout: 400\n  servers:\n    - 127.0.0.1:2:1\n"
         );

@@ -306,6 +306,11 @@ impl Client {
         self.out.len() + self.order.early_len()
     }
 
+    /// Bytes held for it, but for the parts of its split requests.
+    pub(crate) fn held(&self) -> u64 {
+        self.recv.held() + self.out.held() + self.order.held()
+    }
+
     /// Whether nothing is owed to it any more.
     pub(crate) fn is_settled(&self) -> bool {
         self.order.in_flight() == 0 && self.out.is_empty()
@@ -342,7 +347,7 @@ impl Client {
     ) -> bool {
         let is_long = least_len > RESPONSE_HOLD_LEN_MAX;
         if !self.order.is_head(seq) || !is_long {
-            self.order.hold(seq, bytes, is_long);
+            self.order.hold(seq, bytes, is_long, pool);
             return false;
         }
         self.order.stream(&mut self.out, pool);
@@ -361,7 +366,7 @@ impl Client {
             self.order.stream(&mut self.out, pool);
         }
         self.out.append(bytes, pool);
-        self.order.pop_head();
+        self.order.pop_head(pool);
         if self.order.is_head_answered() {
             self.order.release(&mut self.out, pool);
         }
@@ -375,39 +380,40 @@ impl Client {
             return self.respond(seq, &bytes, pool);
         }
         if !self.order.is_head(seq) {
-            self.order.respond_owned_early(seq, bytes);
+            self.order.respond_owned_early(seq, bytes, pool);
             return false;
         }
         self.out.push(bytes, pool);
-        self.order.pop_head();
+        self.order.pop_head(pool);
         self.order.release(&mut self.out, pool);
         true
     }
 
-    /// Takes back what was queued of the response to `seq`, which failed; returns its length, or
-    /// `None` if a part of it has been sent, so that no other response can take its place.
-    pub(crate) fn retract(&mut self, seq: u32, pool: &mut ChunkPool) -> Option<u64> {
+    /// Takes back what was queued of the response to `seq`, which failed. Returns false if a part of it
+    /// has been sent, so that no other response can take its place.
+    pub(crate) fn retract(&mut self, seq: u32, pool: &mut ChunkPool) -> bool {
         let Pending::Streaming { queued, .. } = *self.order.pending(seq) else {
-            return Some(0);
+            return true;
         };
         if queued > self.out.len() {
-            return None;
+            return false;
         }
         self.out.cut_end(queued, pool);
         *self.order.pending_mut(seq) = Pending::Waiting;
-        Some(queued)
+        true
     }
 
     /// Takes `count` requests from the head, where [`Order::waiting_head`] was seen; their responses are
     /// small.
     #[inline]
-    pub(crate) fn pop_waiting(&mut self, count: u32) {
+    pub(crate) fn pop_waiting(&mut self, count: u32, pool: &mut ChunkPool) {
         self.window.note_small(count);
-        self.order.pop_waiting(count);
+        self.order.pop_waiting(count, pool);
     }
 
     /// Gives all memory back, for a client that is gone. The record is blank then.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) {
+        self.recv.clear(pool);
         self.out.clear(pool);
         self.order.clear(pool);
         let (order, out) = (mem::take(&mut self.order), mem::take(&mut self.out));

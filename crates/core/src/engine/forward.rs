@@ -153,8 +153,9 @@ impl Engine {
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
             let counts = (0..pool.shard_count()).map(|_| 0);
-            let split = self.clients.splits.open(merge, [], counts);
-            client.order.push(Pending::Split(split))
+            let chunks = &mut self.shared.chunks;
+            let split = self.clients.splits.open(merge, [], counts, chunks);
+            client.order.push(Pending::Split(split), chunks)
         });
         let mut down = Vec::new();
         for (index, server) in pool.servers().enumerate() {
@@ -285,7 +286,7 @@ impl Upstream {
         let is_owed = !request.noreply || is_planted(Canary::NoreplyOwed);
         let origin = is_owed.then(|| Origin::Whole {
             client: id,
-            seq: client.order.push_waiting(),
+            seq: client.order.push_waiting(&mut shared.chunks),
         });
         if request.noreply && pool.config.server_connections > 1 {
             client.note_noreply(conn.server, conn.stream_end());
@@ -295,9 +296,8 @@ impl Upstream {
             len: request.len,
             readonly: request.readonly,
         };
-        conn.queued(outgoing, shared.now);
+        conn.queued(outgoing, shared.now, &mut shared.chunks);
         shared.outbox.is_urgent |= conn.out.len() > SERVER_EARLY_FLUSH_LEN;
-        shared.memory.held += u64::from(request.len);
         if !conn.is_announced(pool.config.timeout) {
             self.announce(conn_id, pool.config.timeout, shared);
         }

@@ -120,8 +120,8 @@ impl Engine {
             .find(|other| other.owner != first.owner);
         let client = self.clients.roster.found(id);
         let pool = &self.pools[client.pool.index()];
-        let may_cross = pool.config.servers.len() == 1
-            || pool.config.cross_server_keys == CrossServerKeys::First;
+        let may_cross =
+            pool.shard_count() == 1 || pool.config.cross_server_keys == CrossServerKeys::First;
         if let Some(other) = other
             && !may_cross
         {
@@ -172,7 +172,7 @@ impl Engine {
             }
             match pool.owner(start, &mut self.rng) {
                 Some(other) if other != owner => {
-                    let name = |owner: u32| pool.config.servers[to_usize(owner)].name.as_bytes();
+                    let name = |owner: u32| pool.topology.shards[to_usize(owner)].name.as_bytes();
                     let key = work.parts[0].key.of(frame);
                     own::write_cross_slot((key, name(owner)), (start, name(other)), &mut reply);
                     return Some(reply);
@@ -223,10 +223,11 @@ impl Engine {
             _ => {
                 let merge = if is_muted { Merge::Nothing } else { merge };
                 let keys = work.fragments.iter().map(|plan| plan.keys);
-                Pending::Split(self.clients.splits.open(merge, work.runs(), keys))
+                let chunks = &mut self.shared.chunks;
+                Pending::Split(self.clients.splits.open(merge, work.runs(), keys, chunks))
             }
         };
-        let seq = client.order.push(pending);
+        let seq = client.order.push(pending, &mut self.shared.chunks);
         for (index, plan) in work.fragments.iter().enumerate() {
             if let Some(conn) = plan.conn {
                 let outgoing = Outgoing {

@@ -32,6 +32,7 @@ mod clients;
 mod closed;
 mod deadlines;
 mod down;
+mod errand;
 mod expire;
 mod forward;
 mod fragments;
@@ -44,6 +45,7 @@ mod memory;
 mod order;
 mod parse;
 mod pool;
+mod refusal;
 mod respond;
 mod rng;
 mod roster;
@@ -250,7 +252,7 @@ impl Engine {
             },
         };
         if recv.grows_in_place() {
-            recv.space()
+            recv.space(&mut self.shared.chunks)
         } else {
             &mut self.scratch[recv.len()..][..SCRATCH_LEN]
         }
@@ -366,7 +368,7 @@ impl Engine {
     /// Bytes held in all buffers.
     #[must_use]
     pub const fn held(&self) -> u64 {
-        self.shared.memory.held
+        self.shared.chunks.held()
     }
 
     /// Panics if the engine contradicts itself; for tests, after every step.
@@ -374,7 +376,7 @@ impl Engine {
         self.clients.check_invariants();
         self.upstream.check_invariants(&self.pools);
         let held = self.clients.held() + self.upstream.held();
-        assert_eq!(held, self.shared.memory.held, "memory is counted exactly");
+        assert_eq!(held, self.held(), "memory is counted exactly");
         let stalled = self.upstream.conns.iter().map(|(_, conn)| &conn.stalled);
         let slots = self
             .upstream

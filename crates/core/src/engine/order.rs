@@ -9,7 +9,8 @@
 //!
 //! Invariants: `entries` is in request order and entry `i` has the sequence number `head_seq + i`; the
 //! entries from its end to `in_flight` are [`Pending::Waiting`];
-//! `parked_live` counts the entries that point into `parked`; with no such entry `parked` is empty.
+//! `parked_live` counts the entries that point into `parked`; with no such entry `parked` is empty. Charged are
+//! the early responses, all of `parked`, and [`REQUEST_HELD_LEN`] for each request in flight.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -19,9 +20,12 @@ use super::split::SplitId;
 use crate::buf::{ChunkPool, ChunkSize, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::limits::{
-    CLIENT_IN_FLIGHT_MAX, FREE_ORDER_LEN_MAX, PARKED_DEAD_MAX, RUN_COPY_LEN_MAX, SEND_MOVE_MIN,
+    CLIENT_IN_FLIGHT_MAX, FREE_ORDER_LEN_MAX, PARKED_DEAD_MAX, REQUEST_HELD_LEN, RUN_COPY_LEN_MAX,
+    SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
+
+const _: () = assert!(size_of::<Pending>() <= REQUEST_HELD_LEN);
 
 /// What has become of one request.
 #[derive(Debug)]
@@ -104,8 +108,8 @@ impl Order {
 
     /// Takes the next place; returns its sequence number.
     #[inline]
-    pub(crate) fn push(&mut self, pending: Pending) -> u32 {
-        let seq = self.push_waiting();
+    pub(crate) fn push(&mut self, pending: Pending, pool: &mut ChunkPool) -> u32 {
+        let seq = self.push_waiting(pool);
         if !matches!(pending, Pending::Waiting) {
             *self.pending_mut(seq) = pending;
         }
@@ -114,14 +118,15 @@ impl Order {
 
     /// As [`Self::push`], for a request that one server has.
     #[inline]
-    pub(crate) const fn push_waiting(&mut self) -> u32 {
-        self.push_many(1)
+    pub(crate) fn push_waiting(&mut self, pool: &mut ChunkPool) -> u32 {
+        self.push_many(1, pool)
     }
 
     /// Takes the next `count` places, for requests that one server has each; returns the sequence
     /// number of the first.
     #[inline]
-    pub(crate) const fn push_many(&mut self, count: u32) -> u32 {
+    pub(crate) fn push_many(&mut self, count: u32, pool: &mut ChunkPool) -> u32 {
+        pool.ledger.charge(to_usize(count) * REQUEST_HELD_LEN);
         let seq = self.head_seq.wrapping_add(self.in_flight);
         self.in_flight += count;
         seq
@@ -213,11 +218,12 @@ impl Order {
     /// Takes the next place, for a request that is answered with `bytes` already.
     pub(crate) fn push_answered(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
         let pending = self.park(bytes, pool);
-        self.push(pending);
+        self.push(pending, pool);
     }
 
     /// More of the response to `seq`, which goes on, and is not yet at the head or not long: keeps it.
-    pub(crate) fn hold(&mut self, seq: u32, bytes: &[u8], is_now_long: bool) {
+    pub(crate) fn hold(&mut self, seq: u32, bytes: &[u8], is_now_long: bool, pool: &mut ChunkPool) {
+        pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         match self.pending_mut(seq) {
             Pending::Partial { held, is_long, .. } => {
@@ -247,9 +253,8 @@ impl Order {
             is_brittle,
         };
         if let Pending::Partial { held, .. } = mem::replace(head, begun) {
-            let len = to_u64(held.len());
-            self.early_len -= len;
-            self.count_streamed(len);
+            self.take_early(held.len(), pool);
+            self.count_streamed(to_u64(held.len()));
             out.push(held, pool);
         }
     }
@@ -266,6 +271,7 @@ impl Order {
         let answered = if let Pending::Partial { held, .. } = self.pending_mut(seq) {
             let mut held = mem::take(held);
             held.extend_from_slice(bytes);
+            pool.ledger.charge(bytes.len());
             self.early_len += to_u64(bytes.len());
             Pending::Ready(held)
         } else {
@@ -300,27 +306,33 @@ impl Order {
         if self.parked.capacity() == 0 {
             self.parked = pool.take(ChunkSize::Small);
         }
+        pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         self.parked.extend_from_slice(bytes);
     }
 
     /// The whole response to `seq`, which is not yet at the head, in a buffer of its own.
-    pub(crate) fn respond_owned_early(&mut self, seq: u32, bytes: Vec<u8>) {
+    pub(crate) fn respond_owned_early(&mut self, seq: u32, bytes: Vec<u8>, pool: &mut ChunkPool) {
+        pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         *self.pending_mut(seq) = Pending::Ready(bytes);
     }
 
-    /// Drops what was held of the response to `seq`, which failed; returns its length.
-    pub(crate) fn forget_partial(&mut self, seq: u32) -> u64 {
+    /// Drops what was held of the response to `seq`, which failed.
+    pub(crate) fn forget_partial(&mut self, seq: u32, pool: &mut ChunkPool) {
         if !matches!(self.pending(seq), Pending::Partial { .. }) {
-            return 0;
+            return;
         }
         let pending = mem::replace(self.pending_mut(seq), Pending::Waiting);
-        let Pending::Partial { held, .. } = pending else {
-            return 0;
-        };
-        self.early_len -= to_u64(held.len());
-        to_u64(held.len())
+        if let Pending::Partial { held, .. } = pending {
+            self.take_early(held.len(), pool);
+        }
+    }
+
+    /// A buffer of `len` bytes of an early response is no longer here.
+    fn take_early(&mut self, len: usize, pool: &mut ChunkPool) {
+        pool.ledger.free(len);
+        self.early_len -= to_u64(len);
     }
 
     /// Requests in flight that went to several servers.
@@ -341,7 +353,8 @@ impl Order {
 
     /// Takes the head, which is answered.
     #[inline]
-    pub(crate) fn pop_head(&mut self) {
+    pub(crate) fn pop_head(&mut self, pool: &mut ChunkPool) {
+        pool.ledger.free(REQUEST_HELD_LEN);
         self.entries.pop_front();
         self.head_seq = self.head_seq.wrapping_add(1);
         self.in_flight -= 1;
@@ -355,7 +368,8 @@ impl Order {
 
     /// Takes `count` requests from the head, where [`Self::waiting_head`] was seen.
     #[inline]
-    pub(crate) fn pop_waiting(&mut self, count: u32) {
+    pub(crate) fn pop_waiting(&mut self, count: u32, pool: &mut ChunkPool) {
+        pool.ledger.free(to_usize(count) * REQUEST_HELD_LEN);
         debug_assert!(self.entries.is_empty() && count <= self.in_flight);
         self.head_seq = self.head_seq.wrapping_add(count);
         self.in_flight -= count;
@@ -369,6 +383,7 @@ impl Order {
     }
 
     fn park(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> Pending {
+        pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         if bytes.len() >= SEND_MOVE_MIN {
             return Pending::Ready(bytes.to_vec());
@@ -388,7 +403,8 @@ impl Order {
     /// Forgets the parked responses that have left: a client that always has an early response would
     /// keep them all.
     #[cold]
-    fn compact_parked(&mut self) {
+    fn compact_parked(&mut self, pool: &mut ChunkPool) {
+        pool.ledger.free(self.parked_dead);
         let mut live = Vec::with_capacity(self.parked.len() - self.parked_dead);
         for pending in &mut self.entries {
             if let Pending::Parked { start, len } = pending {
@@ -419,7 +435,7 @@ impl Order {
                 }
                 Pending::Ready(bytes) => {
                     let bytes = mem::take(bytes);
-                    self.early_len -= to_u64(bytes.len());
+                    self.take_early(bytes.len(), pool);
                     out.push(bytes, pool);
                 }
                 Pending::Parked { .. } => {
@@ -427,10 +443,10 @@ impl Order {
                     continue;
                 }
             }
-            self.pop_head();
+            self.pop_head(pool);
         }
         if self.parked_dead > PARKED_DEAD_MAX.max(self.parked.len() / 2) {
-            self.compact_parked();
+            self.compact_parked(pool);
         }
     }
 
@@ -453,12 +469,14 @@ impl Order {
         }
         self.head_seq = self.head_seq.wrapping_add(count);
         self.in_flight -= count;
+        pool.ledger.free(to_usize(count) * REQUEST_HELD_LEN);
         self.early_len -= to_u64(range.len());
         self.parked_dead += range.len();
         out.append(&self.parked[range], pool);
         self.parked_live -= count;
         if self.parked_live == 0 {
             self.parked_dead = 0;
+            pool.ledger.free(self.parked.len());
             pool.give(mem::take(&mut self.parked));
         }
     }
@@ -466,6 +484,7 @@ impl Order {
     /// Gives all memory back, for a client that is gone, but room for the entries of the next. Nothing is in
     /// flight then.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) {
+        pool.ledger.free_long(self.held());
         pool.give(mem::take(&mut self.parked));
         let mut entries = mem::take(&mut self.entries);
         entries.clear();
@@ -473,6 +492,11 @@ impl Order {
             entries,
             ..Self::default()
         };
+    }
+
+    /// Bytes it is charged for.
+    pub(crate) fn held(&self) -> u64 {
+        self.early_len + to_u64(self.parked_dead + to_usize(self.in_flight) * REQUEST_HELD_LEN)
     }
 
     /// Panics if the queue contradicts itself.

@@ -149,7 +149,7 @@ impl Engine {
                 return at;
             }
             if client.room() == 0 {
-                client.pause = Pause::Own;
+                client.pause_for_room();
                 return at;
             }
             if may_begin_only && self.shared.is_short() {
@@ -269,7 +269,7 @@ impl Engine {
         if client.pause == Pause::Own && !client.has_drained() {
             return;
         }
-        client.pause = Pause::No;
+        client.go_on();
         let before = client.recv.len();
         if !client.recv.is_empty() {
             let bytes = client.recv.take(&mut self.shared.chunks);

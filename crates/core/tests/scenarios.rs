@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{bulk, cmd, key_of, redis, with_timeout};
+use support::{bulk, cmd, key_of, open_window, redis, with_timeout};
 use twemproxy_core::config::CrossServerKeys;
 use twemproxy_core::engine::{ClientEnd, Closed, Notice};
 use twemproxy_core::ids::ServerId;
@@ -542,6 +542,7 @@ fn a_client_with_too_much_in_flight_is_not_read_until_half_has_left() {
     let client = hand.client();
     let request = cmd("GET a");
     let max = usize::try_from(limits::CLIENT_IN_FLIGHT_MAX).unwrap();
+    open_window(&mut hand, client, &request, &bulk("1"));
     hand.send(client, request.repeat(max + 10).as_bytes());
     assert!(hand.send(client, b"x") == 0 && hand.is_read_paused(client));
     let conn = hand.conn(0);
@@ -660,12 +661,14 @@ fn a_large_response_before_its_turn_waits_and_then_streams() {
         client,
         (cmd(&format!("GET {a}")) + &cmd(&format!("GET {b}"))).as_bytes(),
     );
-    hand.say(hand.conn(1), b"$20\r\n0123456789");
+    let large = bulk(&"0123456789".repeat(10_000));
+    let (begin, end) = large.split_at(15);
+    hand.say(hand.conn(1), begin.as_bytes());
     assert_eq!(hand.got(client), "");
     hand.say(hand.conn(0), bulk("A").as_bytes());
-    assert_eq!(hand.got(client), bulk("A") + "$20\r\n0123456789");
-    hand.say(hand.conn(1), b"0123456789\r\n");
-    assert_eq!(hand.got(client), "0123456789\r\n");
+    assert_eq!(hand.got(client), bulk("A") + begin);
+    hand.say(hand.conn(1), end.as_bytes());
+    assert_eq!(hand.got(client), end);
 }
 
 #[test]

@@ -279,7 +279,7 @@ fn a_half_given_reply_that_expires_closes_its_client() {
     let (one, two) = (hand.client(), hand.client());
     hand.send(one, cmd("GET big").as_bytes());
     hand.send(two, cmd("GET small").as_bytes());
-    hand.say(hand.conn(0), b"$10\r\n01234");
+    hand.say(hand.conn(0), b"$100000\r\n01234");
     hand.wait_ms(101);
     assert!(hand.is_closed(one));
     assert_eq!(hand.end_of(one), Some(ClientEnd::ReplyBroken));

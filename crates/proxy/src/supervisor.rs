@@ -25,7 +25,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::system::uname;
 use thiserror::Error;
 use twemproxy_config::{ConfigError, ProxyConfig};
@@ -35,10 +34,11 @@ use twemproxy_core::ids::PoolIdx;
 use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::topology::Topology;
 
-use crate::acceptor::{Acceptor, Door};
+use crate::acceptor::{Acceptor, Door, Workers};
 use crate::cli::{self, Options};
 use crate::clock::Clock;
 use crate::daemon::{self, Detached, PidFile, PidFileError, Report};
+use crate::descriptors;
 use crate::dial::{Dialer, Endpoints, endpoints};
 use crate::health::Health;
 use crate::log::{self, Level, Output, log};
@@ -198,7 +198,7 @@ fn start(
         }
     }
     config.core.wall_clock_origin = clock.wall_clock_origin();
-    raise_file_limit();
+    let file_limit = descriptors::raise_limit();
     let (stats, stats_file) =
         StatsListener::open(&options.stats_addr, options.stats_port, socket_mode)?;
     let listeners = config.pools.iter().map(Listener::open);
@@ -207,6 +207,7 @@ fn start(
         pid_file.write()?;
     }
 
+    let clients_max = descriptors::clients_max(file_limit, &config, options.workers);
     let core = Arc::new(config.core.clone());
     let owner = HealthOwner::new(&core);
     let topologies = owner.topologies();
@@ -219,7 +220,7 @@ fn start(
         let acceptor = Acceptor::new(
             poller,
             doors(listeners, &config),
-            crew.addresses.clone(),
+            Workers::new(crew.addresses.clone(), clients_max),
             Notices::new(&core, &topologies),
             clock,
             Arc::clone(&open_listeners),
@@ -440,22 +441,6 @@ fn log_client_limits(config: &ProxyConfig) {
 
 fn widen(count: usize) -> u64 {
     u64::try_from(count).expect("a number of threads is small")
-}
-
-/// Takes all the descriptors that the system allows us.
-fn raise_file_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        let text = errno::text(&error.into());
-        log!(
-            Level::Warning,
-            "raising the limit of open files failed, ignored: {text}"
-        );
-    }
 }
 
 /// Unpredictable, and different for each worker.

@@ -426,7 +426,10 @@ impl Worker {
             (Some(conn), ConnId::Client(_)) => {
                 if conn.readable {
                     conn.stream.close_gently();
+                } else {
+                    drop(conn);
                 }
+                // After its descriptor: the acceptor may take a client for each that went.
                 self.clients.down();
             }
             (None, ConnId::Server(conn)) => self.dialer.cancel(conn),
@@ -443,6 +446,7 @@ impl Worker {
                 let end = ClientEnd::Lost(why);
                 self.notices.write_client_end(&conn.stream, end, 0, now);
             }
+            drop(conn);
             self.clients.down();
         }
         self.engine.handle_closed(id, why, now);

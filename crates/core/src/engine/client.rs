@@ -18,7 +18,7 @@ use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
-use crate::limits::{CLIENT_OUTPUT_SOFT, SEND_MOVE_MIN};
+use crate::limits::{CLIENT_OUTPUT_SOFT, RESPONSE_HOLD_LEN_MAX, SEND_MOVE_MIN};
 use crate::num::to_u64;
 use crate::proto::redis::local::Session;
 use crate::proto::{Protocol, RequestLimits, RequestParser};
@@ -274,6 +274,20 @@ impl Client {
             .saturating_sub(self.order.in_flight())
     }
 
+    /// Waits until responses have left: there is no room for another request.
+    pub(crate) fn pause_for_room(&mut self) {
+        self.pause = Pause::Own;
+        self.window.note_in_flight(self.order.in_flight());
+    }
+
+    /// Goes on, whatever it has waited for.
+    pub(crate) fn go_on(&mut self) {
+        if self.pause == Pause::Own {
+            self.window.note_drained();
+        }
+        self.pause = Pause::No;
+    }
+
     /// Whether so much has left that parsing goes on after [`Pause::Own`] or [`Pause::Output`]. Half, so that
     /// a client at its limit is resumed once per many responses and not once per response.
     pub(crate) fn has_drained(&self) -> bool {
@@ -325,18 +339,23 @@ impl Client {
         response
     }
 
-    /// More of the response to `seq`; it goes on. Returns whether there is something to flush.
-    pub(crate) fn respond_more(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
-        if !self.order.is_head(seq) {
-            self.order.respond_more_early(seq, bytes, pool);
+    /// More of the response to `seq`; it goes on, and has `least_len` bytes in all at least. Returns whether there
+    /// is something to flush.
+    pub(crate) fn respond_more(
+        &mut self,
+        seq: u32,
+        bytes: &[u8],
+        least_len: u64,
+        pool: &mut ChunkPool,
+    ) -> bool {
+        let is_long = least_len > RESPONSE_HOLD_LEN_MAX;
+        if !self.order.is_head(seq) || !is_long {
+            self.order.hold(seq, bytes, is_long, pool);
             return false;
         }
-        let len = to_u64(bytes.len());
+        self.order.stream(&mut self.out, pool);
         self.out.append(bytes, pool);
-        match self.order.pending_mut(seq) {
-            Pending::Streaming { queued } => *queued += len,
-            pending => *pending = Pending::Streaming { queued: len },
-        }
+        self.order.count_streamed(to_u64(bytes.len()));
         true
     }
 
@@ -345,6 +364,9 @@ impl Client {
         if !self.order.is_head(seq) {
             self.order.respond_early(seq, bytes, pool);
             return false;
+        }
+        if self.order.waiting_head().is_none() {
+            self.order.stream(&mut self.out, pool);
         }
         self.out.append(bytes, pool);
         self.order.pop_head(pool);
@@ -373,7 +395,7 @@ impl Client {
     /// Takes back what was queued of the response to `seq`, which failed. Returns false if a part of it
     /// has been sent, so that no other response can take its place.
     pub(crate) fn retract(&mut self, seq: u32, pool: &mut ChunkPool) -> bool {
-        let Pending::Streaming { queued } = *self.order.pending(seq) else {
+        let Pending::Streaming { queued, .. } = *self.order.pending(seq) else {
             return true;
         };
         if queued > self.out.len() {

@@ -69,8 +69,12 @@ impl Clients {
                 };
                 let split = client.order.split(seq);
                 let response = (bytes, &*shared.marks);
-                self.splits
+                let len = self
+                    .splits
                     .finish(split, fragment, response, &mut shared.chunks);
+                if to_u64(len) > client.output_limit {
+                    shared.outbox.doomed.push((id, Doom::Limit));
+                }
                 self.fragment_done(id, seq, shared);
                 true
             }
@@ -87,11 +91,13 @@ impl Clients {
         }
     }
 
-    /// A part of a response has come and more will. Returns whether it was anybody's.
+    /// A part of a response has come and more will; in all it has `least_len` bytes at least. Returns whether it
+    /// was anybody's.
     pub(crate) fn answer_more(
         &mut self,
         origin: Origin,
         bytes: &[u8],
+        least_len: u64,
         shared: &mut Shared,
     ) -> bool {
         let id = match origin {
@@ -108,7 +114,7 @@ impl Clients {
         }
         match origin {
             Origin::Whole { seq, .. } => {
-                let flush = client.respond_more(seq, bytes, &mut shared.chunks);
+                let flush = client.respond_more(seq, bytes, least_len, &mut shared.chunks);
                 answered(id, client, flush, shared);
             }
             Origin::Fragment { seq, fragment, .. } => {
@@ -135,7 +141,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let is_brittle = matches!(client.order.pending(seq), Pending::Brittle);
+                let is_brittle = client.order.is_brittle(seq);
                 if !client.retract(seq, &mut shared.chunks) {
                     shared.outbox.doomed.push((id, ClientEnd::ReplyBroken));
                     return true;

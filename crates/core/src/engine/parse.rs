@@ -175,7 +175,7 @@ impl Engine {
                 return at;
             }
             if client.room() == 0 {
-                client.pause = Pause::Own;
+                client.pause_for_room();
                 return at;
             }
             if may_begin_only && self.shared.is_pressed() {
@@ -311,7 +311,7 @@ impl Engine {
             let pressed = &mut self.shared.memory.pressed;
             pressed.retain(|waiter| waiter.id != id);
         }
-        client.pause = Pause::No;
+        client.go_on();
         let before = client.recv.len();
         if !client.recv.is_empty() {
             let bytes = client.recv.take(&mut self.shared.chunks);

@@ -73,7 +73,7 @@ impl Clients {
                     .splits
                     .finish(split, fragment, response, &mut shared.chunks);
                 if to_u64(len) > client.output_limit {
-                    shared.outbox.doomed.push((id, Doom::Limit));
+                    shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
                 }
                 self.fragment_done(id, seq, shared);
                 true

@@ -135,7 +135,8 @@ pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
 /// of requests can ask for hundreds of MB, and that they do is known only when responses come.
 pub const CLIENT_IN_FLIGHT_FIRST: u32 = if cfg!(small_limits) { 2 } else { 32 };
 
-/// Bytes of replies waiting for one client above which the client is not read (soft limit).
+/// Bytes of replies waiting for one client that are not yet many: a client with more begins no request while more
+/// than half of `memory_limit` is held.
 pub const CLIENT_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     2_000
 } else {
@@ -169,14 +170,20 @@ pub const SERVER_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     4 * 1024 * 1024
 };
 
-/// Share of `memory_limit` above which no client begins a request; at the limit itself the client
-/// whose bytes came last is closed.
+/// Share of `memory_limit` above which no client begins a request; at the limit itself the client that has moved
+/// least and holds most is closed.
 pub const MEMORY_LIMIT_SOFT_PERCENT: u64 = 80;
 
-/// Longest that a client waits for memory: then the client that holds most is closed, and again after
-/// each further such time. Unfinished requests and unread replies can be held for ever; those who
-/// wait for them have time-outs of seconds.
+/// Longest that a client waits for memory, or half of its pool's `timeout` if that is shorter: then those who hold
+/// it are closed until enough is free, and again after each further such time. Unfinished requests and unread
+/// replies can be held for ever; those who wait for them have time-outs of seconds.
 pub const MEMORY_WAIT_MAX: Span = Span::from_millis(5_000);
+
+/// A client that could move, and has not for so long, is closed before others that hold memory.
+pub const MEMORY_SILENCE: Span = Span::from_millis(1_000);
+
+/// How often an engine that holds much looks whether clients of other engines wait for it.
+pub const MEMORY_LOOK_PERIOD: Span = Span::from_millis(250);
 
 /// Arguments of one redis request, as in redis before 7; more is a protocol error.
 pub const REDIS_ARGS_MAX: u32 = 1024 * 1024;

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
 
+use super::client_end::ClientEnd;
 use super::order::{Order, Pending};
 use super::window::Window;
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
@@ -31,18 +32,19 @@ const NO_POOL: PoolIdx = PoolIdx(u32::MAX);
 pub(crate) enum Phase {
     /// Requests are read.
     Open,
-    /// No more requests: it closes when all responses have left. `eof` tells whether the client
-    /// ended it in order (EOF or quit).
-    Closing { eof: bool },
+    /// No more requests: it closes when all responses have left, for this reason.
+    Closing { end: ClientEnd },
 }
 
 /// Why a client's requests are not parsed at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pause {
-    /// They are.
+    /// Not paused: requests are parsed.
     No,
-    /// Its own share is full: requests in flight or bytes of responses.
+    /// It has as many requests in flight as it may have.
     Own,
+    /// Memory is under pressure, and many of its replies are unread.
+    Output,
     /// A server connection has too much to send.
     Server,
     /// The process has too much in its buffers.
@@ -101,6 +103,8 @@ pub(crate) struct Client {
     pub(crate) resuming: bool,
     /// The client's EOF was read while its requests were not being parsed.
     pub(crate) eof_read: bool,
+    /// What it has kept has waited for memory for too long: each request gets an error.
+    pub(crate) is_overdue: bool,
     /// `client_output_limit`
     pub(crate) output_limit: u64,
     pub(crate) parser: RequestParser,
@@ -132,6 +136,7 @@ impl Client {
             dirty: false,
             resuming: false,
             eof_read: false,
+            is_overdue: false,
             output_limit: 0,
             parser: RequestParser::new(Protocol::Redis),
             limits: RequestLimits {
@@ -264,13 +269,9 @@ impl Client {
     /// How many more requests may be parsed before responses leave.
     #[inline]
     pub(crate) fn room(&self) -> u32 {
-        if self.output_len() < CLIENT_OUTPUT_SOFT {
-            self.window
-                .in_flight_max()
-                .saturating_sub(self.order.in_flight())
-        } else {
-            0
-        }
+        self.window
+            .in_flight_max()
+            .saturating_sub(self.order.in_flight())
     }
 
     /// Waits until responses have left: there is no room for another request.
@@ -287,11 +288,13 @@ impl Client {
         self.pause = Pause::No;
     }
 
-    /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at
-    /// its limit is resumed once per many responses and not once per response.
+    /// Whether so much has left that parsing goes on after [`Pause::Own`] or [`Pause::Output`]. Half, so that
+    /// a client at its limit is resumed once per many responses and not once per response.
     pub(crate) fn has_drained(&self) -> bool {
+        if self.pause == Pause::Output {
+            return self.output_len() <= CLIENT_OUTPUT_SOFT / 2;
+        }
         self.order.in_flight() <= self.window.in_flight_max() / 2
-            && self.output_len() <= CLIENT_OUTPUT_SOFT / 2
     }
 
     /// A response to it of `len` bytes in all has come.

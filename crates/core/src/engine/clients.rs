@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::action::Doom;
 use super::client::{Client, Pause, Phase};
+use super::client_end::ClientEnd;
 use super::order::Pending;
 use super::roster::Roster;
 use super::shared::Shared;
@@ -73,7 +73,7 @@ impl Clients {
                     .splits
                     .finish(split, fragment, response, &mut shared.chunks);
                 if to_u64(len) > client.output_limit {
-                    shared.outbox.doomed.push((id, Doom::Limit));
+                    shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
                 }
                 self.fragment_done(id, seq, shared);
                 true
@@ -123,9 +123,9 @@ impl Clients {
                     .splits
                     .extend(split, fragment, bytes, &mut shared.chunks);
                 if to_u64(held) > client.output_limit {
-                    shared.outbox.doomed.push((id, Doom::Limit));
+                    shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
                 } else if shared.is_exhausted() {
-                    shared.outbox.doomed.push((id, Doom::Memory));
+                    shared.outbox.is_exhausted = true;
                 }
             }
             Origin::Discarded | Origin::Own(_) => {}
@@ -143,7 +143,7 @@ impl Clients {
                 };
                 let is_brittle = client.order.is_brittle(seq);
                 if !client.retract(seq, &mut shared.chunks) {
-                    shared.outbox.doomed.push((id, Doom::BrokenReply));
+                    shared.outbox.doomed.push((id, ClientEnd::ReplyBroken));
                     return true;
                 }
                 if !is_planted(Canary::HalfReplyKept) {
@@ -153,7 +153,9 @@ impl Clients {
                 let flush = client.respond(seq, reply, &mut shared.chunks);
                 answered(id, client, flush, shared);
                 if is_brittle && client.phase == Phase::Open {
-                    client.phase = Phase::Closing { eof: true };
+                    client.phase = Phase::Closing {
+                        end: ClientEnd::Quit,
+                    };
                 }
                 true
             }
@@ -219,23 +221,6 @@ impl Clients {
         of_clients + self.splits.held()
     }
 
-    /// The client that holds most, in unfinished requests and in responses it has not been sent, and
-    /// how much that is.
-    pub(crate) fn largest_holder(&self) -> Option<(ClientId, u64)> {
-        let held_by = |client: &Client| {
-            let in_splits = client
-                .order
-                .splits()
-                .map(|split| self.splits.held_by(split));
-            client.recv.held() + client.output_len() + in_splits.sum::<u64>()
-        };
-        let holders = self
-            .roster
-            .working()
-            .map(|(id, client)| (id, held_by(client)));
-        holders.max_by_key(|&(_, held)| held)
-    }
-
     pub(crate) fn check_invariants(&self) {
         self.roster.check_invariants();
         let clients = self.roster.working();
@@ -268,15 +253,16 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
         }
     }
     if client.output_len() > client.output_limit {
-        shared.outbox.doomed.push((id, Doom::Limit));
+        shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
     } else if shared.is_exhausted() {
-        shared.outbox.doomed.push((id, Doom::Memory));
+        shared.outbox.is_exhausted = true;
     }
 }
 
 /// Puts a client that paused for its own sake back to work once it has room again.
 pub(crate) fn resume_if_drained(id: ClientId, client: &mut Client, shared: &mut Shared) {
-    if client.pause == Pause::Own && client.has_drained() && !client.resuming {
+    let waits = matches!(client.pause, Pause::Own | Pause::Output);
+    if waits && client.has_drained() && !client.resuming {
         client.resuming = true;
         if !is_planted(Canary::WakeupLost) {
             shared.outbox.resume.push_back(id);

@@ -1,5 +1,8 @@
 //! Code that the scenario tests share.
 
+#[allow(dead_code, reason = "few tests are about memory")]
+pub(crate) mod memory;
+
 use twemproxy_core::config::PoolConfig;
 use twemproxy_core::ids::ClientId;
 use twemproxy_core::limits::CLIENT_IN_FLIGHT_MAX;

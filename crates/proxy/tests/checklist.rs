@@ -16,7 +16,7 @@ const C_ITEMS: u32 = 145;
 const QUIRKS: [u32; 17] = [
     6, 16, 41, 43, 47, 58, 64, 85, 95, 105, 106, 115, 117, 118, 128, 141, 142,
 ];
-const D_ITEMS: u32 = 36;
+const D_ITEMS: u32 = 44;
 /// Rows of later steps.
 const LATER: [u32; 1] = [21];
 

@@ -48,8 +48,8 @@ impl Span {
 pub enum Parse {
     /// A whole request: the first [`Request::len`] bytes. The parser is ready for the next one.
     Complete(Request),
-    /// A whole inline command (redis only): the first `len` bytes, line end included. The engine
-    /// rewrites it with [`redis::inline::to_array`] and parses the result.
+    /// A whole line that is not sent as it stands: the first `len` bytes, line end included. The engine
+    /// rewrites it with [`compose`] and parses the result.
     Inline {
         /// Bytes of the line, `LF` included.
         len: usize,
@@ -104,7 +104,7 @@ pub struct Request {
 pub enum Route {
     /// Unchanged to the owner of this key.
     Key(Span),
-    /// Two or more keys. With a merge the request is split by server; without one all keys must
+    /// Several keys. With a merge the request is split by server; without one all keys must
     /// live on one server, which gets the request unchanged. The keys come from `parts` of the
     /// protocol's `split` module.
     Keys(Option<Merge>),
@@ -346,11 +346,30 @@ pub enum Invalid {
 }
 
 impl Invalid {
+    /// The keys of a request would need more fragments than there may be. Only memcached requests are cut.
+    pub const TOO_MANY_FRAGMENTS: Self = Self::Memcache(memcache::Invalid::LineTooLong);
+
     /// Appends the reply, line end included. `frame` is the `len` bytes that [`Parse::Invalid`] named.
     pub fn write(self, frame: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Redis(invalid) => invalid.write(frame, out),
             Self::Memcache(invalid) => invalid.write(frame, out),
+        }
+    }
+}
+
+/// Appends the request that is sent for the line of a [`Parse::Inline`]: in redis the array of an inline
+/// command, in memcached the same line without what versions of it read differently.
+///
+/// # Errors
+///
+/// What is wrong with the line; the client is to be closed.
+pub fn compose(protocol: Protocol, line: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
+    match protocol {
+        Protocol::Redis => redis::inline::to_array(line, out).map_err(Invalid::Redis),
+        Protocol::Memcache => {
+            memcache::request::compose(line, out);
+            Ok(())
         }
     }
 }
@@ -409,6 +428,16 @@ pub fn fragment_head(
     match protocol {
         Protocol::Redis => redis::split::fragment_head(request, part_count, out),
         Protocol::Memcache => memcache::split::fragment_head(frame, request, out),
+    }
+}
+
+/// Longest fragment that one server may be sent of a request, in bytes. If the keys of a server do not fit,
+/// they are cut into several fragments.
+#[must_use]
+pub fn fragment_len_max(protocol: Protocol, request: &Request) -> usize {
+    match protocol {
+        Protocol::Redis => usize::MAX,
+        Protocol::Memcache => memcache::split::fragment_len_max(request),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The memcached text protocol.
 //!
 //! Source: memcached's protocol.txt and the behaviour of memcached 1.6.18, against which every
-//! answer here was compared byte for byte.
+//! answer here was compared byte for byte; 1.6.40 and later word some errors otherwise.
 //!
-//! Nothing is sent to a server that it could read differently than we did: a line that memcached
-//! accepts but versions of it disagree about (numbers that wrap, signs, control bytes) is refused.
+//! Nothing is sent to a server that it could read differently than we did, whatever its version from 1.4
+//! on: a line that versions disagree about (long numbers, a key called `noreply`, leading blanks) is
+//! composed anew or refused. `tests/memcache_grammar.rs` asks the servers.
 
 pub mod commands;
 mod line;

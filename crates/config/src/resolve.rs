@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use twemproxy_core::config::{Config, EjectPolicy, PoolConfig};
+use twemproxy_core::limits::POOL_SERVERS_MAX;
 use twemproxy_core::proto::Protocol;
 
 use crate::error::{Fault, Place};
@@ -168,6 +169,12 @@ impl Pool {
         let name = self.draft.core.name.clone();
         if self.draft.servers.is_empty() {
             let reason = format!("conf: pool '{name}' has no servers");
+            return Err(Fault::new(self.place, reason));
+        }
+        let count = self.draft.servers.len();
+        if count > POOL_SERVERS_MAX {
+            let reason =
+                format!("conf: pool '{name}' has {count} servers, more than {POOL_SERVERS_MAX}");
             return Err(Fault::new(self.place, reason));
         }
         let servers = &mut self.draft.servers;

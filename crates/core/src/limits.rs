@@ -193,6 +193,10 @@ pub const MEMCACHE_FRAGMENT_LEN_MAX: usize = bound(2048, 300);
 /// Fragments of one request, which are numbered with 16 bits; more is `CLIENT_ERROR line too long`.
 pub const REQUEST_FRAGMENTS_MAX: usize = 65_535;
 
+/// Servers of one pool, each of which may get a fragment of a request; more is an error in the
+/// configuration.
+pub const POOL_SERVERS_MAX: usize = REQUEST_FRAGMENTS_MAX;
+
 /// Bytes of one line of a server's response (simple string, error, header); more is a protocol
 /// error of the server.
 pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;

@@ -394,8 +394,9 @@ pub fn is_error(protocol: Protocol, response: &[u8]) -> bool {
     }
 }
 
-/// Appends what a server answers that has none of the `key_count` keys of a plain read (redis GET and
-/// MGET, memcached get and gets). Returns false, and appends nothing, for any other request.
+/// Appends what a server answers that has none of the `key_count` keys of a request: in redis of a plain
+/// read (GET and MGET), in memcached of any command with keys. Returns false, and appends nothing, for
+/// any other request.
 pub fn write_miss(
     protocol: Protocol,
     request: &Request,

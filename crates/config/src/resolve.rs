@@ -44,8 +44,9 @@ pub(crate) fn resolve(file: &str, raw: &RawFile, machine: &Machine) -> Result<Pr
                 0 => machine.memory / 2,
                 limit => limit,
             },
-            // The shell knows the clock.
+            // The shell knows the clock and the process.
             wall_clock_origin: 0,
+            process_id: 0,
         },
         pools: addresses,
     })

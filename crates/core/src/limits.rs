@@ -197,6 +197,10 @@ pub const REQUEST_FRAGMENTS_MAX: usize = 65_535;
 /// configuration.
 pub const POOL_SERVERS_MAX: usize = REQUEST_FRAGMENTS_MAX;
 
+/// Bytes of a request of the binary protocol that are waited for: its header, which the error frame
+/// echoes.
+pub const MEMCACHE_BINARY_HEADER_LEN: usize = 24;
+
 /// Bytes of one line of a server's response (simple string, error, header); more is a protocol
 /// error of the server.
 pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;

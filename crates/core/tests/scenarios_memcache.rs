@@ -5,7 +5,7 @@
 mod support;
 
 use support::key_of;
-use twemproxy_core::config::PoolConfig;
+use twemproxy_core::config::{Config, PoolConfig};
 use twemproxy_core::engine::Closed;
 use twemproxy_core::ids::ServerId;
 use twemproxy_core::limits::{MEMCACHE_FORWARDED_LINE_LEN_MAX, MEMCACHE_FRAGMENT_LEN_MAX};
@@ -149,4 +149,48 @@ fn what_versions_of_memcached_read_differently_is_not_sent() {
         assert_eq!(hand.got(client), answer, "{line}");
     }
     assert!(hand.conns_of(0).is_empty(), "nothing was sent");
+}
+
+// D38
+#[test]
+fn the_binary_protocol_is_refused_in_its_own_words_behind_earlier_responses() {
+    let header = b"\x80\x0b\0\0\0\0\0\0\0\0\0\0\xde\xad\xbe\xef\0\0\0\0\0\0\0\0";
+    let error = b"\x81\x0b\0\0\0\0\0\x81\0\0\0\x24\xde\xad\xbe\xef\0\0\0\0\0\0\0\0\
+                  The binary protocol is not supported";
+    for piece_len in [1, 23, 100] {
+        let mut hand = Hand::new(memcached(1));
+        let client = hand.client();
+        hand.send(client, b"get k\r\n");
+        for piece in header.chunks(piece_len) {
+            assert!(!hand.is_closed(client));
+            hand.send(client, piece);
+        }
+        assert_eq!(hand.got_bytes(client), b"");
+        hand.say(hand.conn(0), b"END\r\n");
+        assert_eq!(hand.got_bytes(client), [&b"END\r\n"[..], error].concat());
+        assert!(hand.is_closed(client));
+    }
+}
+
+// D39
+#[test]
+fn stats_is_a_list_with_an_end() {
+    let mut hand = Hand::with_config(Config {
+        pools: vec![memcached(1)],
+        wall_clock_origin: 1_900_000_000_000_000,
+        process_id: 77,
+        ..Config::default()
+    });
+    let (client, other) = (hand.client(), hand.client());
+    hand.wait_ms(8_999);
+    hand.send(client, b"stats\r\n");
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = format!(
+        "STAT pid 77\r\nSTAT uptime 9\r\nSTAT time 1900000009\r\nSTAT version {version}\r\n\
+         STAT pointer_size 64\r\nSTAT curr_connections 2\r\nEND\r\n"
+    );
+    assert_eq!(hand.got(client), expected);
+    hand.send(other, b"stats settings\r\nstats reset\r\n");
+    let refused = "CLIENT_ERROR 'stats' is not supported by this proxy\r\n";
+    assert_eq!(hand.got(other), format!("END\r\n{refused}"));
 }

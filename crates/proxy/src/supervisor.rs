@@ -180,6 +180,7 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
         twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory())?;
     log_client_limits(&config);
     config.core.wall_clock_origin = clock.wall_clock_origin();
+    config.core.process_id = std::process::id();
     config.core.memory_limit = share(config.core.memory_limit, options.workers);
     raise_file_limit();
     let (stats, stats_file) = StatsListener::open(&options.stats_addr, options.stats_port)?;

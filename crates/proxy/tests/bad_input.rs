@@ -444,6 +444,7 @@ fn memcached_lines_without_end_are_cut_off() {
     assert!(grown < GROWTH_KIB, "{grown} KiB for lines");
 }
 
+// D38
 #[test]
 fn http_and_the_binary_protocol_close_a_memcached_client() {
     let Some(bed) = memcache_bed() else { return };
@@ -461,10 +462,15 @@ fn http_and_the_binary_protocol_close_a_memcached_client() {
         Fate::Closed,
         MEMCACHE_GOOD,
     );
-    let mut client = bed.client();
-    client.send_what_it_takes(&[&[0x80][..], &[0; 23], b"\r\n"].concat());
-    client.half_close();
-    client.read_to_close();
+    // Magic, opcode (list of SASL mechanisms), lengths, status, opaque, cas.
+    let request = b"\x80\x20\0\0\0\0\0\0\0\0\0\0\x01\x02\x03\x04\0\0\0\0\0\0\0\0";
+    let header = b"\x81\x20\0\0\0\0\0\x81\0\0\0\x24\x01\x02\x03\x04\0\0\0\0\0\0\0\0";
+    for request in [request.to_vec(), [&request[..], &request[..]].concat()] {
+        let mut client = bed.client();
+        client.send_what_it_takes(&request);
+        let expected = [&header[..], b"The binary protocol is not supported"].concat();
+        assert_eq!(client.read_to_close(), expected);
+    }
     bed.client().roundtrip(MEMCACHE_GOOD.0, MEMCACHE_GOOD.1);
 }
 

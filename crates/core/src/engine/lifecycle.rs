@@ -11,7 +11,7 @@ use super::{Engine, Refused};
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, PoolIdx};
 use crate::num::to_u64;
-use crate::proto::Protocol;
+use crate::proto::{Protocol, memcache};
 
 /// Clients that are gone and may stay on a list of those who wait, beside as many as there are.
 pub(super) const DEAD_WAITERS_MAX: usize = 1024;
@@ -235,6 +235,6 @@ impl Engine {
 const fn too_many(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Redis => b"-ERR max number of clients reached\r\n",
-        Protocol::Memcache => b"ERROR Too many open connections\r\n",
+        Protocol::Memcache => memcache::own::TOO_MANY_CLIENTS,
     }
 }

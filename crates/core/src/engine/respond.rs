@@ -15,7 +15,7 @@ use crate::num::to_u64;
 use crate::owner::Report;
 use crate::proto::redis::local::auth_accepted;
 use crate::proto::redis::response::{Verdict, verdict};
-use crate::proto::{self, Protocol, ResponseStep};
+use crate::proto::{self, Protocol, ResponseStep, memcache};
 
 /// What came of one read.
 #[derive(Debug, Default)]
@@ -242,7 +242,7 @@ impl Reader<'_> {
     fn is_well(&self, bytes: &[u8]) -> bool {
         match self.protocol {
             Protocol::Redis => verdict(bytes) == Verdict::Healthy,
-            Protocol::Memcache => bytes.starts_with(b"VERSION"),
+            Protocol::Memcache => memcache::own::answers_probe(bytes),
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::counters::Counters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
 use crate::limits::{PIPELINE_LEN_MIN, SERVER_OUTPUT_SOFT};
 use crate::num::{to_u32, to_u64};
-use crate::proto::Protocol;
 use crate::proto::redis::local::{write_auth, write_select};
+use crate::proto::{Protocol, memcache};
 use crate::slab::Slab;
 use crate::table::Table;
 use crate::time::{Micros, Span};
@@ -445,6 +445,6 @@ pub(crate) fn wake_stalled(conn: &mut ServerConn, shared: &mut Shared) {
 const fn probe(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Redis => b"*1\r\n$4\r\nPING\r\n",
-        Protocol::Memcache => b"version\r\n",
+        Protocol::Memcache => memcache::own::PROBE,
     }
 }

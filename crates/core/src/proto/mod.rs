@@ -378,7 +378,7 @@ pub fn compose(protocol: Protocol, line: &[u8], out: &mut Vec<u8>) -> Result<(),
 pub fn write_error(protocol: Protocol, text: &str, out: &mut Vec<u8>) {
     let prefix: &[u8] = match protocol {
         Protocol::Redis => b"-ERR ",
-        Protocol::Memcache => b"SERVER_ERROR ",
+        Protocol::Memcache => memcache::own::FAILURE,
     };
     out.extend_from_slice(prefix);
     out.extend_from_slice(text.as_bytes());
@@ -405,7 +405,7 @@ pub fn write_miss(
 ) -> bool {
     match protocol {
         Protocol::Redis => redis::split::write_miss(request, key_count, out),
-        Protocol::Memcache => memcache::split::write_miss(request, out),
+        Protocol::Memcache => memcache::own::write_miss(request, out),
     }
 }
 

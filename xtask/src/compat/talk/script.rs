@@ -259,7 +259,7 @@ pub(super) const LINES: &[Line] = &[
     better("m", "GET a\n", "D8", "ERROR\nEND\n"),
     better("m", "\n", "D8", "ERROR\nEND\n"),
     better("m", "nosuch\n", "D8", "ERROR\nEND\n"),
-    better("m", "stats\n", "D8", "CLIENT_ERROR 'stats' is not supported by this proxy\nEND\n"),
+    better("m", "stats items\n", "D39", "END\nEND\n"),
     better("m", "flush_all\n", "D8", "CLIENT_ERROR flush_all not allowed\nEND\n"),
     better("m", "verbosity 1\n", "D8", "OK\nEND\n"),
     better("m", "gat 0 a\n", "D8", "VALUE a 0 3\nzxy\nEND\nEND\n"),

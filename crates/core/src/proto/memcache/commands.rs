@@ -49,6 +49,8 @@ pub enum Shape {
     FlushAll,
     /// Anything.
     Quit,
+    /// What to list, which may be nothing.
+    Stats,
     /// Refused; anything.
     Refused,
     /// Refused; anything, memcached drops the answer if the last word is `noreply`.
@@ -75,6 +77,7 @@ impl Shape {
             | Self::GetAndTouch
             | Self::Version
             | Self::Quit
+            | Self::Stats
             | Self::Refused
             | Self::RefusedWithBlock => false,
         }
@@ -108,6 +111,9 @@ impl Shape {
             Self::Verbosity => "every server",
             Self::FlushAll => "every server, if the pool says `allow_flush: true`",
             Self::Quit => "the proxy: closes after the responses still due",
+            Self::Stats => {
+                "the proxy: its own version and an empty list of anything else; `reset` and `detail` are refused"
+            }
             Self::Refused | Self::RefusedQuietly | Self::RefusedWithBlock => "refused",
         }
     }
@@ -140,7 +146,7 @@ pub const COMMANDS: &[Command] = &[
     command("me", META, Shape::Refused, 0, u32::MAX),
     command("mn", "", Shape::Refused, 0, u32::MAX),
     command("bget", "<key>+", Shape::Refused, 0, u32::MAX),
-    command("stats", "...", Shape::Refused, 0, u32::MAX),
+    command("stats", "[<what>]", Shape::Stats, 0, u32::MAX),
     command("slabs", "...", Shape::RefusedQuietly, 0, u32::MAX),
     command("lru", "...", Shape::RefusedQuietly, 0, u32::MAX),
     command("lru_crawler", "...", Shape::Refused, 0, u32::MAX),
@@ -239,7 +245,7 @@ below are the proxy's own, worded as memcached 1.6.18 words them; 1.6.40 and lat
 | a command marked *refused* below | `CLIENT_ERROR 'x' is not supported by this proxy` |
 | line above 2048 bytes that is not a `get`, `gets`, `gat` or `gats` | `CLIENT_ERROR line too long`, then the connection closes |
 | such a line above `request_size_limit`, or with keys for more than 65,535 fragments | `CLIENT_ERROR line too long` |
-| binary protocol (first byte 0x80) | `CLIENT_ERROR the binary protocol is not supported`, then the connection closes |
+| binary protocol (first byte 0x80) | a binary frame with status 0x81 (unknown command) and the request's opcode and opaque, then the connection closes |
 | unknown command whose last word begins with `HTTP/` | none, the connection closes |
 
 Except where it says so, the connection stays open. The data block that a refused storage command

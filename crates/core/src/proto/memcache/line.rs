@@ -169,6 +169,7 @@ fn short(
             Shape::Refused | Shape::RefusedQuietly | Shape::RefusedWithBlock => {
                 Err(Invalid::Unsupported(index))
             }
+            Shape::Stats if !args.lists_stats() => Err(Invalid::Unsupported(index)),
             Shape::FlushAll if !allow_flush => Err(Invalid::FlushNotAllowed),
             shape => args.route(shape, noreply),
         }
@@ -247,6 +248,19 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// Whether `stats` asks for a list, and not for a change.
+    fn lists_stats(&self) -> bool {
+        const LISTS: [&[u8]; 6] = [
+            b"items",
+            b"slabs",
+            b"sizes",
+            b"settings",
+            b"conns",
+            b"cachedump",
+        ];
+        self.count == 0 || LISTS.contains(&self.word(0))
+    }
+
     /// Checks the words, the number of which is right.
     fn route(&self, shape: Shape, noreply: bool) -> Result<Route, Invalid> {
         let key = self.words[0];
@@ -291,7 +305,7 @@ impl<'a> Args<'a> {
                 }
                 Ok(Route::EveryServer(Merge::Line))
             }
-            Shape::Quit => Ok(Route::Local),
+            Shape::Quit | Shape::Stats => Ok(Route::Local),
             Shape::Get
             | Shape::GetAndTouch
             | Shape::Refused

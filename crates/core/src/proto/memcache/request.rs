@@ -11,7 +11,7 @@ use super::Invalid;
 use super::commands::COMMANDS;
 use super::line::{self, Line, Refusal};
 use super::words::{DEL, low_end, short_number_after, word_end};
-use crate::limits::{MEMCACHE_KEY_LEN_MAX, MEMCACHE_LINE_LEN_MAX};
+use crate::limits::{MEMCACHE_BINARY_HEADER_LEN, MEMCACHE_KEY_LEN_MAX, MEMCACHE_LINE_LEN_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{self, Merge, Noted, Parse, Part, Request, RequestLimits, Route, Span, Then};
 
@@ -123,7 +123,11 @@ impl RequestParser {
             return Parse::Skip { len };
         }
         if bytes.first() == Some(&BINARY_MAGIC) {
-            return invalid(Invalid::Binary, 0, Then::Close);
+            let header_len = MEMCACHE_BINARY_HEADER_LEN.min(to_usize(limits.frame_len_max));
+            if bytes.len() < header_len {
+                return Parse::Incomplete { need: header_len };
+            }
+            return invalid(Invalid::Binary, header_len, Then::Close);
         }
         let end = memchr(b'\n', &bytes[searched..]).map(|place| searched + place);
         if let Some(parse) = self.too_long(bytes, end.unwrap_or(bytes.len()), limits) {

@@ -38,19 +38,6 @@ pub fn fragment_len_max(request: &Request) -> usize {
     }
 }
 
-/// See [`crate::proto::write_miss`].
-pub fn write_miss(request: &Request, out: &mut Vec<u8>) -> bool {
-    let miss: &[u8] = match COMMANDS[usize::from(request.command)].shape {
-        Shape::Get | Shape::GetAndTouch => b"END\r\n",
-        Shape::Store => b"NOT_STORED\r\n",
-        // To memcached a key that is not there is not found even in a storage command.
-        Shape::Cas | Shape::Arithmetic | Shape::Delete | Shape::Touch => b"NOT_FOUND\r\n",
-        _ => return false,
-    };
-    out.extend_from_slice(miss);
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use alloc::string::String;

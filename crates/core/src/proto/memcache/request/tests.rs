@@ -454,6 +454,8 @@ fn one_line_commands_are_read_as_memcached_reads_them() {
         ("touch k 0 noreply", "key k noreply"),
         ("touch k\x01 0", "key k\x01"),
         ("version", "placeholder readonly"),
+        ("stats", "local"),
+        ("stats items", "local"),
         ("verbosity 1", "every"),
         ("verbosity 0 noreply", "every noreply"),
         ("flush_all", "every"),
@@ -512,7 +514,7 @@ fn one_line_commands_are_refused_in_memcacheds_words() {
         ("touch k\r 0", FORMAT),
         ("version \0", FORMAT),
         (
-            "stats noreply",
+            "stats reset",
             "CLIENT_ERROR 'stats' is not supported by this proxy",
         ),
         ("mg k v", "CLIENT_ERROR 'mg' is not supported by this proxy"),
@@ -561,13 +563,21 @@ fn flush_all_needs_permission() {
 
 #[test]
 fn what_is_not_the_text_protocol_is_closed() {
-    check(
-        b"\x80\x01\0\x03",
-        &[
-            "0 -> CLIENT_ERROR the binary protocol is not supported",
-            "close",
-        ],
+    let header = b"\x80\x20\0\x05\0\0\0\0\0\0\0\x05\xfe\xed\0\x01\0\0\0\0\0\0\0\0";
+    let parse = |bytes: &[u8]| RequestParser::default().parse(bytes, &LIMITS);
+    for len in 1..header.len() {
+        assert_eq!(parse(&header[..len]), Parse::Incomplete { need: 24 });
+    }
+    assert_eq!(
+        parse(&[&header[..], b"PLAIN"].concat()),
+        invalid(Invalid::Binary, 24, Then::Close)
     );
+    let mut error = Vec::new();
+    Invalid::Binary.write(header, &mut error);
+    // Magic, opcode, no key, no extras, "unknown command", body length, opaque, no cas.
+    let expected = b"\x81\x20\0\0\0\0\0\x81\0\0\0\x24\xfe\xed\0\x01\0\0\0\0\0\0\0\0";
+    assert_eq!(error[..24], expected[..]);
+    assert_eq!(error[24..], b"The binary protocol is not supported"[..]);
     for input in [
         &b"GET / HTTP/1.1\r\n"[..],
         b"HTTP/\r\n",

@@ -26,8 +26,12 @@ pub(crate) enum Kind {
     Restored,
     /// A server refused AUTH or SELECT.
     HandshakeRefused,
+    /// A server took a connection and refused to serve it.
+    TurnedAway,
     /// A connection to a server ended or could not be made.
     ServerLost,
+    /// A server that had failed without being ejected serves again.
+    ServerBack,
     /// A server sent what is no response.
     ServerInvalid,
     /// A server was late.
@@ -54,7 +58,9 @@ const KINDS: &[(Kind, Level, &str)] = &[
     (Kind::Ejected, Level::Warning, "ejected servers"),
     (Kind::Restored, Level::Warning, "restored servers"),
     (Kind::HandshakeRefused, Level::Warning, "refused handshakes"),
+    (Kind::TurnedAway, Level::Warning, "refused connections"),
     (Kind::ServerLost, Level::Notice, "lost server connections"),
+    (Kind::ServerBack, Level::Notice, "servers connected again"),
     (Kind::ServerInvalid, Level::Notice, "invalid responses"),
     (Kind::ServerTimedOut, Level::Notice, "server time-outs"),
     (Kind::ClientInvalid, Level::Notice, "invalid requests"),
@@ -136,6 +142,13 @@ impl Notices {
                     "refused AUTH or SELECT",
                     now,
                 );
+            }
+            Notice::ServerBack(server) => {
+                self.server(Kind::ServerBack, server, "is connected again", now);
+            }
+            Notice::ServerTurnedAway(server) => {
+                let what = "refused a new connection with an error; it may have too many";
+                self.server(Kind::TurnedAway, server, what, now);
             }
             Notice::ClientInvalid(client) => {
                 if self.admits(Kind::ClientInvalid, now) {
@@ -269,7 +282,12 @@ mod tests {
         for kind in [K::Ejected, K::Restored] {
             assert_eq!(level(kind), Level::Warning);
         }
-        for kind in [K::ServerTimedOut, K::ServerInvalid, K::ClientInvalid] {
+        for kind in [
+            K::ServerBack,
+            K::ServerTimedOut,
+            K::ServerInvalid,
+            K::ClientInvalid,
+        ] {
             assert_eq!(level(kind), Level::Notice);
         }
         for kind in [K::Accepted, K::ClientClosed] {
@@ -277,6 +295,7 @@ mod tests {
         }
         for kind in [
             K::HandshakeRefused,
+            K::TurnedAway,
             K::ServerLost,
             K::ClientOutputLimit,
             K::ClientMemory,

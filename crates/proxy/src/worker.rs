@@ -392,9 +392,17 @@ impl Worker {
                 Ok(Sent::Some(len)) => self.engine.send_commit(id, len, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.blocked = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.lose(id, errno::closed(&error), now),
+                Err(error) => return self.lose_writing(id, errno::closed(&error), now),
             }
         }
+    }
+
+    /// A write failed. The last words of a server may still be there to be read: why it closes.
+    fn lose_writing(&mut self, id: ConnId, why: Closed, now: Micros) {
+        if matches!(id, ConnId::Server(_)) {
+            self.read_some(id, now);
+        }
+        self.lose(id, why, now);
     }
 
     /// The engine is done with a connection.

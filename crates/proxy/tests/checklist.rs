@@ -16,7 +16,6 @@ const C_ITEMS: u32 = 145;
 const QUIRKS: [u32; 17] = [
     6, 16, 41, 43, 47, 58, 64, 85, 95, 105, 106, 115, 117, 118, 128, 141, 142,
 ];
-const D_ITEMS: u32 = 44;
 /// Rows of later steps.
 const LATER: [u32; 1] = [21];
 
@@ -85,7 +84,8 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
 
 fn required() -> BTreeSet<String> {
     let items = (1..=C_ITEMS).filter(|item| !QUIRKS.contains(item));
-    let rows = (1..=D_ITEMS).filter(|row| !LATER.contains(row));
+    let rows = rows().into_iter().map(|(row, _)| row);
+    let rows = rows.filter(|row| !LATER.contains(row));
     items
         .map(|item| format!("C{item}"))
         .chain(rows.map(|row| format!("D{row}")))
@@ -113,14 +113,15 @@ fn every_number_has_a_test_or_a_reason() {
 
 #[test]
 fn no_test_claims_a_number_that_does_not_exist() {
+    let rows: BTreeSet<u32> = rows().into_iter().map(|(row, _)| row).collect();
     for (number, places) in claims() {
         let value: u32 = number[1..].parse().unwrap();
-        let last = if number.starts_with('C') {
-            C_ITEMS
+        let exists = if number.starts_with('C') {
+            (1..=C_ITEMS).contains(&value)
         } else {
-            D_ITEMS
+            rows.contains(&value)
         };
-        assert!((1..=last).contains(&value), "{number} at {places:?}");
+        assert!(exists, "{number} at {places:?}");
     }
 }
 
@@ -143,7 +144,7 @@ fn rows() -> Vec<(u32, String)> {
 #[test]
 fn the_page_lists_every_difference_once_and_in_order() {
     let numbers: Vec<u32> = rows().into_iter().map(|(number, _)| number).collect();
-    assert_eq!(numbers, (1..=D_ITEMS).collect::<Vec<_>>());
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
 }
 
 #[test]

@@ -50,6 +50,10 @@ pub enum Notice {
     ServerTimedOut(ServerId),
     /// A server refused AUTH or SELECT.
     ServerRefusedHandshake(ServerId),
+    /// A server that had failed, and was not ejected, serves again.
+    ServerBack(ServerId),
+    /// A server took a connection and refused to serve it.
+    ServerTurnedAway(ServerId),
     /// A client sent something that is no request.
     ClientInvalid(ClientId),
     /// A client was closed because it was idle for too long.

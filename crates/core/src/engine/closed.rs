@@ -33,6 +33,8 @@ pub enum Closed {
     Invalid,
     /// The server refused AUTH or SELECT.
     HandshakeRefused,
+    /// The server took the connection, but said that it will not serve it.
+    TurnedAway,
     /// Anything else.
     Other,
 }
@@ -47,7 +49,7 @@ enum Tally {
 
 impl Closed {
     /// Every reason, in table order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Eof,
         Self::Refused,
         Self::Reset,
@@ -62,6 +64,7 @@ impl Closed {
         Self::TooManyFiles,
         Self::Invalid,
         Self::HandshakeRefused,
+        Self::TurnedAway,
         Self::Other,
     ];
 
@@ -81,7 +84,9 @@ impl Closed {
             Self::WouldBlock => (Tally::Err, "Resource temporarily unavailable"),
             Self::TooManyFiles => (Tally::Err, "Too many open files"),
             Self::Invalid => (Tally::Err, "Invalid argument"),
-            Self::HandshakeRefused => (Tally::Err, "Server refused the connection"),
+            Self::HandshakeRefused | Self::TurnedAway => {
+                (Tally::Err, "Server refused the connection")
+            }
             Self::Other => (Tally::Err, "Input/output error"),
         }
     }

@@ -4,8 +4,10 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::Engine;
+use super::action::Notice;
 use super::clients::Clients;
 use super::closed::Closed;
+use super::errand::Errand;
 use super::server::{ConnPhase, Health, ServerConn};
 use super::shared::Shared;
 use super::slot::{Origin, Slot};
@@ -13,9 +15,8 @@ use crate::canary::{Canary, is_planted};
 use crate::ids::ServerConnId;
 use crate::num::to_u64;
 use crate::owner::Report;
-use crate::proto::redis::local::auth_accepted;
-use crate::proto::redis::response::{Verdict, verdict};
-use crate::proto::{self, Protocol, ResponseStep, memcache};
+use crate::proto::redis::own::{Verdict, verdict};
+use crate::proto::{self, Protocol, ResponseStep};
 
 /// What came of one read.
 #[derive(Debug, Default)]
@@ -28,8 +29,10 @@ struct Outcome {
     is_failing: bool,
     /// The connection cannot go on.
     fatal: Option<Closed>,
-    /// With [`Closed::HandshakeRefused`]: what the server said.
+    /// With [`Closed::HandshakeRefused`] or [`Closed::TurnedAway`]: what the server said.
     refusal: Option<Vec<u8>>,
+    /// The first response on the connection is no refusal.
+    is_served: bool,
     /// AUTH and SELECT are answered.
     ready: bool,
     /// What the answer to a probe says about the server.
@@ -52,12 +55,12 @@ impl Engine {
             clients: &mut self.clients,
             protocol,
         };
-        let before = to_u64(reader.conn.recv.len());
         let outcome = if reader.conn.recv.grows_in_place() {
             reader.conn.recv.commit(len);
-            let bytes = reader.conn.recv.take();
+            let bytes = reader.conn.recv.take(&mut self.shared.chunks);
             let outcome = reader.read(&bytes, &mut self.shared);
-            reader.conn.recv.restore(bytes, outcome.parsed);
+            let chunks = &mut self.shared.chunks;
+            reader.conn.recv.restore(bytes, outcome.parsed, chunks);
             outcome
         } else {
             let kept = reader.conn.recv.len();
@@ -68,16 +71,24 @@ impl Engine {
             if !rest.is_empty() {
                 reader.conn.recv.save(rest, &mut self.shared.chunks);
             } else if !reader.conn.recv.is_empty() {
-                reader.conn.recv.clear();
+                reader.conn.recv.clear(&mut self.shared.chunks);
             }
             outcome
         };
-        let after = to_u64(conn.recv.len());
-        conn.recv.expect(conn.recv.len() + 1);
-        self.shared.memory.held = self.shared.memory.held - before + after;
+        // What is kept is a line; where it ends is not known.
+        conn.recv.expect(0);
+        if outcome.is_served
+            && outcome.fatal.is_none()
+            && mem::take(&mut server_state.health.is_away)
+        {
+            // The return of an ejected server has a notice of its own.
+            if !conn.is_probe && !server_state.health.is_ejected {
+                self.shared.outbox.notice(Notice::ServerBack(server));
+            }
+        }
         if outcome.ready {
             conn.phase = ConnPhase::Ready;
-            server_state.backoff.failures = 0;
+            conn.serves(&mut server_state.backoff);
             self.upstream.touch(id, &mut self.shared);
         }
         if outcome.is_healthy {
@@ -137,6 +148,11 @@ impl Reader<'_> {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
                     outcome.parsed += len;
                 }
+                // An answer to AUTH, SELECT or a probe is one line. A response in parts is none, and its
+                // last part could look like any answer.
+                ResponseStep::More(1..) if origin.is_ours() => {
+                    outcome.fatal = Some(Closed::HandshakeRefused);
+                }
                 ResponseStep::More(len) => {
                     if len > 0 {
                         self.clients.answer_more(origin, &rest[..len], shared);
@@ -168,9 +184,9 @@ impl Reader<'_> {
         outcome.fatal = Some(Closed::Invalid);
         if self.conn.sent == 0
             && let ResponseStep::Done(len) = self.conn.parser.step(bytes)
-            && proto::is_error(self.protocol, &bytes[..len])
+            && proto::is_quotable(self.protocol, &bytes[..len])
         {
-            outcome.fatal = Some(Closed::HandshakeRefused);
+            outcome.fatal = Some(Closed::TurnedAway);
             outcome.refusal = Some(bytes[..len].to_vec());
         }
     }
@@ -181,7 +197,13 @@ impl Reader<'_> {
         let response_len = mem::take(&mut self.conn.response_len) + to_u64(bytes.len());
         // A response that came in several reads is no error line, whatever its last part looks like.
         let is_whole = response_len == to_u64(bytes.len());
-        let slot = self.conn.pop_slot();
+        let is_first = self.conn.answered == 0;
+        let slot = self.conn.pop_slot(&mut shared.chunks);
+        let may_be_refusal = is_first && is_whole && proto::is_error(self.protocol, bytes);
+        if may_be_refusal {
+            self.conn.note_refusal(shared.now);
+        }
+        outcome.is_served |= is_first && !may_be_refusal;
         if self.conn.pipeline.is_empty() {
             self.conn.rest(&mut shared.chunks);
         }
@@ -193,12 +215,9 @@ impl Reader<'_> {
             }
             _ => origin,
         };
-        match origin {
-            Origin::Auth | Origin::Select | Origin::Probe => {
-                self.finish_handshake(origin, bytes, outcome);
-                return;
-            }
-            Origin::Whole { .. } | Origin::Fragment { .. } | Origin::Discarded => {}
+        if let Origin::Own(errand) = origin {
+            self.finish_errand(errand, bytes, outcome);
+            return;
         }
         let is_failing = is_whole
             && self.protocol == Protocol::Redis
@@ -208,7 +227,7 @@ impl Reader<'_> {
             self.clients.note_response(origin, response_len);
             self.conn.counters.responses.add(1);
             self.conn.counters.response_bytes.add(response_len);
-            if !is_failing && self.health.is_watched {
+            if !is_failing && !may_be_refusal && self.health.is_watched {
                 self.health.is_watched = false;
                 self.health.failures = 0;
                 outcome.is_healthy = true;
@@ -219,30 +238,16 @@ impl Reader<'_> {
         }
     }
 
-    fn finish_handshake(&self, origin: Origin, bytes: &[u8], outcome: &mut Outcome) {
-        let accepted = match origin {
-            Origin::Auth => auth_accepted(bytes),
-            Origin::Probe => {
-                outcome.probed = Some(self.is_well(bytes));
-                true
-            }
-            _ => bytes.starts_with(b"+"),
-        };
-        if !accepted && !is_planted(Canary::RefusalIgnored) {
+    fn finish_errand(&self, errand: Errand, bytes: &[u8], outcome: &mut Outcome) {
+        let accepted = errand.accepts(self.protocol, bytes);
+        if errand == Errand::Probe {
+            outcome.probed = Some(accepted);
+        } else if !accepted && !is_planted(Canary::RefusalIgnored) {
             outcome.fatal = Some(Closed::HandshakeRefused);
-            outcome.refusal = bytes.starts_with(b"-").then(|| bytes.to_vec());
+            outcome.refusal = proto::is_quotable(self.protocol, bytes).then(|| bytes.to_vec());
             return;
         }
         let more = self.conn.pipeline.front().is_some_and(Slot::is_ours);
         outcome.ready = !more;
-    }
-
-    /// Whether the answer to a probe is a healthy server's. Any error but those of a server that
-    /// cannot serve will do: who asks for a password is awake.
-    fn is_well(&self, bytes: &[u8]) -> bool {
-        match self.protocol {
-            Protocol::Redis => verdict(bytes) == Verdict::Healthy,
-            Protocol::Memcache => memcache::own::answers_probe(bytes),
-        }
     }
 }

@@ -14,14 +14,18 @@ use core::mem;
 
 use super::client::Client;
 use super::kept::Kept;
+use super::refusal::Refusal;
 use super::slot::{Finished, Moved, Origin, Outgoing, Queued, Slot};
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::counters::ServerCounters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
+use crate::limits::SLOT_HELD_LEN;
 use crate::num::{to_u64, to_usize};
 use crate::proto::{Protocol, ResponseParser};
 use crate::time::{Micros, Span};
+
+const _: () = assert!(size_of::<Slot>() + size_of::<Write>() <= SLOT_HELD_LEN);
 
 /// The kernel took all up to `end` of a connection's stream.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +39,7 @@ struct Write {
 pub(crate) enum ConnPhase {
     /// The shell is opening it; requests queue.
     Connecting,
-    /// AUTH, SELECT or a probe are under way: they may leave, requests wait behind them.
+    /// The proxy's own requests are under way: they may leave, those of clients wait behind them.
     Handshake,
     /// Requests flow.
     Ready,
@@ -60,7 +64,7 @@ pub(crate) struct ServerConn {
     pub(crate) expired: usize,
     /// Bytes the kernel took.
     pub(crate) sent: u64,
-    /// Bytes of AUTH, SELECT and a probe at the very front of the stream.
+    /// Bytes of the proxy's own requests at the very front of the stream.
     pub(crate) handshake_len: u64,
     /// It asks an ejected server whether it is well, and is on no list of connections.
     pub(crate) is_probe: bool,
@@ -88,6 +92,10 @@ pub(crate) struct ServerConn {
     pub(crate) stalled: Vec<ClientId>,
     /// Bytes of the response at the head of the pipeline that have been passed on.
     pub(crate) response_len: u64,
+    /// The first response was an error: it may be the server's refusal to serve.
+    pub(crate) refusal: Option<Refusal>,
+    /// Attempts to connect that had failed in a row before this one succeeded.
+    pub(crate) failed_before: u32,
     pub(crate) counters: Arc<ServerCounters>,
 }
 
@@ -124,6 +132,8 @@ impl ServerConn {
             dirty: false,
             stalled: Vec::new(),
             response_len: 0,
+            refusal: None,
+            failed_before: 0,
             counters,
         }
     }
@@ -152,7 +162,7 @@ impl ServerConn {
 
     /// A client's request whose bytes have just been appended to `out`.
     #[inline(always)]
-    pub(crate) fn queued(&mut self, request: Outgoing, now: Micros) {
+    pub(crate) fn queued(&mut self, request: Outgoing, now: Micros, pool: &mut ChunkPool) {
         let Outgoing {
             origin,
             len,
@@ -161,13 +171,15 @@ impl ServerConn {
         self.counters.requests.add(1);
         self.counters.request_bytes.add(u64::from(len));
         if let Some(origin) = origin {
-            self.push_slot(Slot::new(origin, len, readonly, now));
+            self.push_slot(Slot::new(origin, len, readonly, now), pool);
         }
     }
 
-    /// Requests whose bytes and slots have just been appended.
+    /// Requests whose bytes have just been appended, and the slots of those that are owed a response.
     #[inline]
-    pub(crate) fn count_queued(&mut self, queued: &Queued) {
+    pub(crate) fn push_slots(&mut self, slots: &[Slot], queued: &Queued, pool: &mut ChunkPool) {
+        pool.ledger.charge(slots.len() * SLOT_HELD_LEN);
+        self.pipeline.extend(slots);
         self.unwritten_len += queued.slots_len;
         self.counters.requests.add(queued.requests);
         self.counters.request_bytes.add(queued.len);
@@ -177,7 +189,8 @@ impl ServerConn {
 
     /// The slot of a request whose bytes have just been appended to `out`.
     #[inline]
-    pub(crate) fn push_slot(&mut self, mut slot: Slot) {
+    pub(crate) fn push_slot(&mut self, mut slot: Slot, pool: &mut ChunkPool) {
+        pool.ledger.charge(SLOT_HELD_LEN);
         slot.end = self.stream_end();
         self.pipeline.push_back(slot);
         self.unwritten_len += slot.len();
@@ -187,7 +200,8 @@ impl ServerConn {
 
     /// Takes out the slot whose response has come.
     #[inline]
-    pub(crate) fn pop_slot(&mut self) -> Slot {
+    pub(crate) fn pop_slot(&mut self, pool: &mut ChunkPool) -> Slot {
+        pool.ledger.free(SLOT_HELD_LEN);
         let slot = self
             .pipeline
             .pop_front()
@@ -224,6 +238,7 @@ impl ServerConn {
 
     /// Takes out the first slots, which are written and have not expired: their responses have come.
     pub(crate) fn finish_run(&mut self, done: &Finished, pool: &mut ChunkPool) {
+        pool.ledger.free(done.slots * SLOT_HELD_LEN);
         self.answered = self.pipeline[done.slots - 1].end;
         self.pipeline.drain(..done.slots);
         self.written -= done.slots;
@@ -248,7 +263,7 @@ impl ServerConn {
     pub(crate) fn commit(&mut self, len: usize, now: Micros, pool: &mut ChunkPool) {
         let (kept, mut end) = (&mut self.kept, self.sent);
         let mut segment_rest = to_u64(self.out.sent_prefix().len());
-        self.out.commit_with(len, |segment| {
+        self.out.commit_with(len, pool, |segment, pool| {
             // A segment is done with when what was left of it has gone.
             let taken = to_u64(segment.len()) - mem::take(&mut segment_rest);
             end += taken;
@@ -447,6 +462,7 @@ impl ServerConn {
             let bytes = tail[from..from + to_usize(slot.len)].to_vec();
             moved.push(Moved { slot, bytes });
         }
+        pool.ledger.free(moved.len() * SLOT_HELD_LEN);
         moved
     }
 
@@ -480,12 +496,27 @@ impl ServerConn {
                 self.pipeline.push_back(slot);
             }
         }
+        pool.ledger.free(withdrawn.len() * SLOT_HELD_LEN);
         kept.extend_from_slice(&unsent[copied..]);
         self.out.push(kept, pool);
         if self.out.is_empty() {
             self.stuck_since = None;
         }
         withdrawn
+    }
+
+    /// Takes out everything, for a connection that is over: the slots are the caller's.
+    pub(crate) fn clear(&mut self, pool: &mut ChunkPool) -> VecDeque<Slot> {
+        self.recv.clear(pool);
+        self.out.clear(pool);
+        self.kept.clear(pool);
+        pool.ledger.free(self.pipeline.len() * SLOT_HELD_LEN);
+        mem::take(&mut self.pipeline)
+    }
+
+    /// Bytes it is charged for.
+    pub(crate) fn held(&self) -> u64 {
+        self.recv.held() + self.out.held() + to_u64(self.pipeline.len() * SLOT_HELD_LEN)
     }
 
     /// Panics if the connection contradicts itself.
@@ -523,6 +554,8 @@ pub(crate) struct Health {
     pub(crate) failures: u32,
     /// It is ejected.
     pub(crate) is_ejected: bool,
+    /// A failure was told, and no connection has served since.
+    pub(crate) is_away: bool,
     /// The connection of the probe under way.
     pub(crate) probe: Option<ServerConnId>,
 }

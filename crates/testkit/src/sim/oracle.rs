@@ -122,6 +122,7 @@ impl World {
             Excuse::Sick => [SICK_REDIS, SICK_MEMCACHE].contains(&text),
             // Nobody can tell from a part of the words that they are a refusal.
             Excuse::Refused(words) => text == words || own == Some(Closed::Invalid.text()),
+            Excuse::TurnedAway => own == Some(Closed::TurnedAway.text()),
             Excuse::Lied => {
                 let lies = [LIE_REDIS, LIE_MEMCACHE, EARLY_REDIS, EARLY_MEMCACHE];
                 lies.contains(&text) || own == Some(Closed::Invalid.text())
@@ -236,6 +237,16 @@ impl World {
             || self.handshakes_of(at) > 0 && !conn.is_greeted(&self.links[conn.link])
             || conn.refusal.is_some();
         self.excuse(server, excuse);
+        if matches!(
+            excuse,
+            Excuse::Refused(_) | Excuse::Lost(Closed::Eof | Closed::Reset | Closed::BrokenPipe)
+        ) {
+            // If an error was all that came before, it was a refusal.
+            self.excuse(server, Excuse::TurnedAway);
+            let until = self.now + RECONNECT_WAIT_MAX.0 / 4 * 5;
+            let words = &mut self.servers[server].last_words;
+            words.push((until, Excuse::TurnedAway));
+        }
         if is_new {
             let until = self.now + RECONNECT_WAIT_MAX.0 / 4 * 5;
             self.servers[server].last_words.push((until, excuse));

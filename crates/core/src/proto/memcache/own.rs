@@ -18,13 +18,17 @@ pub const PROBE: &[u8] = b"version\r\n";
 /// What a client is told that may not come in.
 pub const TOO_MANY_CLIENTS: &[u8] = b"ERROR Too many open connections\r\n";
 
-/// What a failure of the proxy or of a server begins with.
-pub const FAILURE: &[u8] = b"SERVER_ERROR ";
-
 /// Whether this is what [`PROBE`] is answered with.
 #[must_use]
 pub fn answers_probe(response: &[u8]) -> bool {
-    response.starts_with(b"VERSION")
+    response.starts_with(b"VERSION ")
+}
+
+/// Appends a failure of the proxy or of a server.
+pub fn write_error(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"SERVER_ERROR ");
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 impl Invalid {

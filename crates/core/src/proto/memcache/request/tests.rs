@@ -29,7 +29,7 @@ fn told(chunks: &[&[u8]], limits: &RequestLimits) -> Vec<String> {
         loop {
             let len = match parser.parse(&buffer, limits) {
                 Parse::Incomplete { need } => {
-                    assert!(need > buffer.len());
+                    assert!(need == 0 || need > buffer.len());
                     assert!(need <= to_usize(limits.frame_len_max));
                     break;
                 }
@@ -373,9 +373,9 @@ fn only_a_line_of_keys_may_be_longer_than_memcached_buffers() {
     };
     let close = ["0 -> CLIENT_ERROR line too long", "close"];
     for head in ["x", "set k 0 0 3", "touch k 0", "get\t", "gets\t", "gat\t"] {
-        assert_eq!(told(&[&words(&head, 2048)], &LIMITS), [""; 0], "{head}");
-        assert_eq!(told(&[&words(&head, 2049)], &LIMITS), close, "{head}");
-        let whole = [&words(&head, 2049)[..], b"\r\n"].concat();
+        assert_eq!(told(&[&words(head, 2048)], &LIMITS), [""; 0], "{head}");
+        assert_eq!(told(&[&words(head, 2049)], &LIMITS), close, "{head}");
+        let whole = [&words(head, 2049)[..], b"\r\n"].concat();
         assert_eq!(told(&[&whole], &LIMITS), close, "{head}");
     }
     let keys = b"key ".repeat(100_000);

@@ -52,6 +52,9 @@ const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 #[must_use]
 pub fn request(bytes: &[u8]) -> Frame {
     // The binary protocol, or blanks that may be dropped as they come.
+    if bytes.is_empty() {
+        return Frame::Unfinished;
+    }
     if matches!(bytes.trim_ascii_start().first(), None | Some(0x80)) && !bytes.contains(&b'\n') {
         return Frame::Unpinned;
     }

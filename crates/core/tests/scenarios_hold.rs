@@ -31,7 +31,7 @@ fn dialects(value: &str) -> [(Protocol, String, String, String); 2] {
 }
 
 fn hold_len_max() -> usize {
-    usize::try_from(RESPONSE_HOLD_LEN_MAX).unwrap()
+    usize::try_from(RESPONSE_HOLD_LEN_MAX).expect("a small number")
 }
 
 #[test]

@@ -14,8 +14,7 @@ use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
 use crate::limits::BLOCK_MOVE_MIN;
 use crate::num::to_usize;
-use crate::proto::redis::inline;
-use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
+use crate::proto::{self, Invalid, Parse, RequestLimits, RequestParser, Route, Then};
 
 impl Engine {
     /// `len` bytes of a client came into the space lent for them.
@@ -228,17 +227,17 @@ impl Engine {
         at
     }
 
-    /// Rewrites an inline command and serves it. Returns false if the client must wait with it.
+    /// Rewrites a line and serves it. Returns false if the client must wait with it.
     fn parse_inline(&mut self, id: ClientId, line: &[u8]) -> bool {
-        let mut array = Vec::new();
-        if let Err(invalid) = inline::to_array(line, &mut array) {
-            self.refuse_request(id, Invalid::Redis(invalid), line, Then::Close);
-            return true;
-        }
         let Some(client) = self.clients.roster.get_mut(id) else {
             return true;
         };
         let protocol = self.pools[client.pool.index()].config.protocol;
+        let mut array = Vec::new();
+        if let Err(invalid) = proto::compose(protocol, line, &mut array) {
+            self.refuse_request(id, invalid, line, Then::Close);
+            return true;
+        }
         // As in redis, the small limits before AUTH are those of arrays.
         let limits = RequestLimits {
             unauthenticated: false,
@@ -251,7 +250,7 @@ impl Engine {
                 self.refuse_request(id, invalid, &array[..len], then);
                 true
             }
-            other => unreachable!("a rewritten line is a whole array: {other:?}"),
+            other => unreachable!("a rewritten line is a whole request: {other:?}"),
         }
     }
 

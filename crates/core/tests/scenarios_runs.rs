@@ -54,7 +54,7 @@ fn a_plan_cut_short_by_memory_goes_on_where_it_was_cut() {
     let (mut hand, client) = with_memory(10_000);
     let get = |n: usize| cmd(&format!("GET {}{n:03}", "k".repeat(400)));
     let fit = 8_000 / held_len(&get(0)) + 1;
-    let count = fit + 5;
+    let count = fit + 2;
     // The last one has another shape, so that what is known of it fits no other.
     let last = cmd(&format!("SET {} {}", "l".repeat(50), "v".repeat(60)));
     let all: String = (1..count).map(get).collect::<String>() + &last;

@@ -65,9 +65,11 @@ fn parts_of_split_requests_count_at_the_output_limit_before_they_are_merged() {
     let whole = format!("*1\r\n{}", bulk(&"v".repeat(len)));
     // Its last part, or one of several.
     for begin in [&whole[..], &whole[..whole.len() - 1]] {
-        let (hand, client) = split_with_limit(limit, begin);
+        let (mut hand, client) = split_with_limit(limit, begin);
         assert!(hand.is_closed(client));
         assert!(hand.notices.contains(&Notice::ClientOutputLimit(client)));
+        hand.breaks(hand.conn(0), Closed::Reset);
+        hand.breaks(hand.conn(1), Closed::Reset);
         assert_eq!(hand.engine.held(), 0);
     }
     let (hand, client) = split_with_limit(limit, &whole[..len]);
@@ -77,7 +79,8 @@ fn parts_of_split_requests_count_at_the_output_limit_before_they_are_merged() {
 #[test]
 fn a_short_part_counts_at_the_output_limit_when_it_comes_whole() {
     let whole = format!("*1\r\n{}", bulk(&"v".repeat(200)));
-    let (hand, client) = split_with_limit(200, &whole);
+    let (mut hand, client) = split_with_limit(200, &whole);
     assert!(hand.is_closed(client));
+    hand.breaks(hand.conn(1), Closed::Reset);
     assert_eq!(hand.engine.held(), 0);
 }

@@ -200,6 +200,12 @@ pub const REDIS_UNAUTHENTICATED_ARGS_MAX: u32 = 10;
 /// See [`REDIS_UNAUTHENTICATED_ARGS_MAX`].
 pub const REDIS_UNAUTHENTICATED_BULK_LEN_MAX: u32 = 16 * 1024;
 
+/// Bytes of a client's name (`CLIENT SETNAME`); a longer one is refused. Redis has no such limit.
+pub const CLIENT_NAME_LEN_MAX: usize = 1024;
+
+/// Keys of one memcached `get`, as redis' arguments; more is `CLIENT_ERROR line too long`.
+pub const MEMCACHE_KEYS_MAX: usize = bound(1024 * 1024, 4_096);
+
 /// Bytes of a memcached key.
 pub const MEMCACHE_KEY_LEN_MAX: usize = 250;
 
@@ -240,6 +246,10 @@ pub const RESPONSE_HOLD_LEN_MAX: u64 = if cfg!(small_limits) { 300 } else { 64 *
 /// read-only request that is still there when the server closes the connection is sent once more;
 /// an older one gets the error.
 pub const KEPT_CHUNKS_MAX: usize = 4;
+
+/// Requests that have expired and whose responses a server connection still owes; with more it is given up, as a
+/// server that says just enough not to count as silent would otherwise pile them up.
+pub const SLOTS_EXPIRED_MAX: usize = bound(64 * 1024, 64);
 
 /// Attempts in a row to connect to a server that may fail before the next one has to wait, so that
 /// a server that restarts is used at once.

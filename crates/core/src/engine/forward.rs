@@ -196,6 +196,7 @@ impl Engine {
         let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let mut reply = mem::take(&mut self.shared.reply);
+        let held = client.session.held();
         let after = match pool.config.protocol {
             Protocol::Redis => {
                 let config = LocalConfig {
@@ -215,6 +216,8 @@ impl Engine {
                 memcache::local::respond(frame, request, &stats, &mut reply)
             }
         };
+        let ledger = &mut self.shared.chunks.ledger;
+        ledger.change(held, client.session.held());
         client.limits.unauthenticated =
             pool.config.redis_auth.is_some() && !client.session.authenticated;
         if !reply.is_empty() {

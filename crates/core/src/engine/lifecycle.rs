@@ -137,8 +137,9 @@ impl Engine {
         }
         self.shared.counters.curr_connections.sub(1);
         self.forget_dead_alarms();
-        if let Seat::Working(client) = seat {
-            self.forget_work(client);
+        match seat {
+            Seat::Resting(client) => self.shared.chunks.ledger.free(client.held()),
+            Seat::Working(client) => self.forget_work(client),
         }
     }
 

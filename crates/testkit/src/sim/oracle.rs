@@ -20,6 +20,10 @@ use super::world::{LinkPhase, Peer, World};
 /// Bytes that may be held above the memory limit: what one read brings, to every server of a pool.
 const MEMORY_SLACK: u64 = 1 << 20;
 
+/// Bytes of memory that a connection may take beside twice what counts as held for it: the last chunk of its
+/// send queue, what may be sent again, and queues that have grown.
+const CONN_SLACK: u64 = 512 * 1024;
+
 /// What the oracles know of a pool.
 #[derive(Debug)]
 pub(super) struct PoolView {
@@ -409,11 +413,25 @@ impl World {
             "{held} bytes are held, {limit} are allowed"
         );
         if self.step.is_multiple_of(64) {
+            self.check_footprint(held);
             for at in 0..self.workers.len() {
                 self.check_gauges_of(at);
             }
             self.check_nobody_stays_idle();
         }
+    }
+
+    /// What is really there is what counts as held, and little more for each connection.
+    fn check_footprint(&self, held: u64) {
+        let workers = self.workers.iter();
+        let footprint: u64 = workers.map(|worker| worker.engine.footprint()).sum();
+        let links = self.links.iter();
+        let open = links.filter(|link| link.phase != LinkPhase::Closed).count();
+        let slack = CONN_SLACK * u64::try_from(open).expect("a count");
+        assert!(
+            footprint <= 2 * held + slack,
+            "{footprint} bytes are there, {held} count as held, {open} connections"
+        );
     }
 
     fn check_gauges_of(&self, worker: usize) {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::Invalid;
 use super::commands::{self, COMMANDS, Shape};
 use super::words::Words;
-use crate::limits::{MEMCACHE_FORWARDED_LINE_LEN_MAX, MEMCACHE_KEY_LEN_MAX};
+use crate::limits::{MEMCACHE_FORWARDED_LINE_LEN_MAX, MEMCACHE_KEY_LEN_MAX, MEMCACHE_KEYS_MAX};
 use crate::num::to_usize;
 use crate::proto::scan::{digits_u32, digits_u64};
 use crate::proto::{Merge, Route, Span, Then};
@@ -113,10 +113,14 @@ fn unknown(line: &[u8], name: &[u8], words: Words<'_>) -> Refusal {
 /// The route of all words that are left.
 fn keys(mut words: Words<'_>) -> Result<Route, Invalid> {
     let mut first = None;
-    let mut is_many = false;
+    let (mut is_many, mut count) = (false, 0);
     for key in words.by_ref() {
         if !is_key(key) {
             return Err(Invalid::Format);
+        }
+        count += 1;
+        if count > MEMCACHE_KEYS_MAX {
+            return Err(Invalid::LineTooLong);
         }
         is_many = first.is_some();
         first = first.or(Some(key));

@@ -11,7 +11,9 @@ use super::Invalid;
 use super::commands::COMMANDS;
 use super::line::{self, Line, Refusal};
 use super::words::{DEL, low_end, short_number_after, word_end};
-use crate::limits::{MEMCACHE_BINARY_HEADER_LEN, MEMCACHE_KEY_LEN_MAX, MEMCACHE_LINE_LEN_MAX};
+use crate::limits::{
+    MEMCACHE_BINARY_HEADER_LEN, MEMCACHE_KEY_LEN_MAX, MEMCACHE_KEYS_MAX, MEMCACHE_LINE_LEN_MAX,
+};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{self, Merge, Noted, Parse, Part, Request, RequestLimits, Route, Span, Then};
 
@@ -317,7 +319,8 @@ fn plain_get_of_many(
     }
     loop {
         let end = low_end(bytes, at);
-        if !(1..=MEMCACHE_KEY_LEN_MAX).contains(&(end - at)) {
+        let is_key = (1..=MEMCACHE_KEY_LEN_MAX).contains(&(end - at));
+        if !is_key || parts.len() == MEMCACHE_KEYS_MAX {
             return None;
         }
         let key = Span {

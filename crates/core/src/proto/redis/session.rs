@@ -76,6 +76,12 @@ impl Session {
         }
     }
 
+    /// Bytes that it takes beside itself.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.name.as_ref().map_or(0, |name| name.0.len())
+    }
+
     /// Whether its requests are served as they are, authentication apart.
     #[must_use]
     pub fn is_plain(&self) -> bool {

@@ -7,6 +7,7 @@ mod commands;
 mod compat;
 mod deps;
 mod fuzz;
+mod segments;
 mod sim;
 mod tools;
 

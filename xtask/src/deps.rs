@@ -177,7 +177,7 @@ impl Rules {
             if !self.sources.contains(&package.source) {
                 complaints.push(format!("{name} comes from {}", package.source));
             }
-            if !Licence::new(&package.licence).is_met_by(&self.licences) {
+            if !Licence::new(&package.licence).met_by(&self.licences) {
                 complaints.push(format!("{name} has the licence '{}'", package.licence));
             }
             if let Some(wrapper) = self.never.get(name) {
@@ -223,7 +223,7 @@ impl Licence {
     }
 
     /// Whether the names that are allowed satisfy it. What cannot be read is not satisfied.
-    fn is_met_by(mut self, allowed: &BTreeSet<String>) -> bool {
+    fn met_by(mut self, allowed: &BTreeSet<String>) -> bool {
         let met = self.any(allowed);
         met && self.rest.is_empty()
     }
@@ -275,7 +275,7 @@ mod tests {
     fn licences_leave_a_choice_or_ask_for_all() {
         let allowed = ["MIT", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned);
         let allowed = BTreeSet::from(allowed);
-        let is_met = |text| Licence::new(text).is_met_by(&allowed);
+        let is_met = |text| Licence::new(text).met_by(&allowed);
         assert!(is_met("MIT"));
         assert!(is_met("GPL-3.0 OR MIT"));
         assert!(is_met("MIT/Apache-2.0"));

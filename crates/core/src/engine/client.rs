@@ -110,6 +110,8 @@ pub(crate) struct Client {
     pub(crate) session: Session,
     /// Its session is looked at before each request: it has not authenticated, or asked for something special.
     pub(crate) is_gated: bool,
+    /// It has had a scan under way since it began to work: see [`Pending::Brittle`].
+    pub(crate) has_scanned: bool,
     bindings: Option<Box<Bindings>>,
     /// When bytes last came from it or left for it.
     pub(crate) last_active: Micros,
@@ -143,6 +145,7 @@ impl Client {
             out: SendQueue::default(),
             session: Session::default(),
             is_gated: true,
+            has_scanned: false,
             bindings: None,
             last_active: Micros(0),
             order: Order::default(),
@@ -205,6 +208,7 @@ impl Client {
     /// Takes out what is to be kept of a client that may rest. The record is blank then.
     #[inline]
     pub(crate) fn rest(&mut self) -> Resting {
+        self.has_scanned = false;
         Resting {
             pool: self.pool,
             head_seq: self.order.head_seq(),

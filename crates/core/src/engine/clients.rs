@@ -135,7 +135,12 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let is_brittle = matches!(client.order.pending(seq), Pending::Brittle);
+                let is_brittle = match client.order.pending(seq) {
+                    Pending::Brittle => true,
+                    // It may have been, before a part of its response came.
+                    Pending::Streaming { .. } | Pending::Partial(_) => client.has_scanned,
+                    _ => false,
+                };
                 if !client.retract(seq, &mut shared.chunks) {
                     shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;

@@ -264,9 +264,13 @@ impl Engine {
     ) {
         let mut reply = mem::take(&mut self.shared.reply);
         match (invalid, self.clients.roster.get_mut(id)) {
-            (Invalid::Redis(invalid), Some(client)) if client.session.is_in_transaction() => {
-                client.session.spoil();
-                invalid.write_in_transaction(frame, &mut reply);
+            (Invalid::Redis(invalid), Some(client)) => {
+                client.session.refused(invalid, frame);
+                if client.session.is_in_transaction() {
+                    invalid.write_in_transaction(frame, &mut reply);
+                } else {
+                    invalid.write(frame, &mut reply);
+                }
             }
             _ => invalid.write(frame, &mut reply),
         }

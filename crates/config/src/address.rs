@@ -36,12 +36,24 @@ pub(crate) fn parse_listen(text: &str, lookup: Lookup) -> Result<Listen, Reason>
 }
 
 fn resolve(host: &str, port: u16, lookup: Lookup) -> Result<SocketAddr, Reason> {
-    let reason = match lookup(host, port) {
-        Ok(Some(address)) => return Ok(address),
-        Ok(None) => "no address".to_owned(),
-        Err(error) => system_words(&error),
-    };
-    Err(format!("has an invalid value (host '{host}': {reason})"))
+    find(host, port, lookup)
+        .map_err(|reason| format!("has an invalid value (host '{host}': {reason})"))
+}
+
+/// The address of a host, or why there is none.
+pub(crate) fn find(host: &str, port: u16, lookup: Lookup) -> Result<SocketAddr, Reason> {
+    // No host has such a name: nobody needs to be asked.
+    if let Some(bare) = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        return Err(format!("an IPv6 address has no brackets: {bare}:{port}"));
+    }
+    match lookup(host, port) {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err("no address".to_owned()),
+        Err(error) => Err(system_words(&error)),
+    }
 }
 
 fn parse_listen_unix(text: &str) -> Result<Listen, Reason> {
@@ -129,7 +141,13 @@ fn parse_weight(text: &str) -> Result<u32, Reason> {
         }
         Some(weight @ 1..=WEIGHT_MAX) => Ok(u32::try_from(weight).expect("31 bits fit in 32")),
         _ => {
-            Err("has an invalid weight in \"hostname:port:weight [name]\" format string".to_owned())
+            const INVALID: &str =
+                "has an invalid weight in \"hostname:port:weight [name]\" format string";
+            // The name is what follows the last blank; what is left of it then ends up here.
+            match text.contains(' ') {
+                true => Err(format!("{INVALID} (one blank before the name, none in it)")),
+                false => Err(INVALID.to_owned()),
+            }
         }
     }
 }

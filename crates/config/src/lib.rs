@@ -2,7 +2,7 @@
 //! typed (`raw`), directives to a [`ProxyConfig`] that is checked, defaulted, ordered and ready to
 //! use (`resolve`, by the directive `table`). Each step names the place of what is wrong.
 //!
-//! Nothing here panics on any file, opens a socket, or looks at the file again once it was read. Time
+//! Nothing here panics on any file, talks to anybody but the name server, or looks at the file again once it was read. Time
 //! and memory are bounded by the length of the file, which has a bound of its own.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -11,7 +11,9 @@ mod address;
 #[cfg(test)]
 mod docs;
 mod error;
+mod hint;
 mod memory;
+mod names;
 mod raw;
 mod resolve;
 #[cfg_attr(
@@ -25,11 +27,12 @@ mod yaml;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, Place};
 pub use memory::physical_memory;
+pub use names::addresses;
 
 /// Room for a hundred thousand servers; whoever names a device gets an answer.
 const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
@@ -71,13 +74,14 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// compat: the first address counts, of whichever family the resolver prefers.
 fn system_lookup(host: &str, port: u16) -> io::Result<Option<SocketAddr>> {
-    Ok((host, port).to_socket_addrs()?.next())
+    Ok(addresses(host, port)?.into_iter().next())
 }
 
 /// Checks the text of a file; `file` is its name for messages.
 pub fn parse(file: &str, text: &[u8], machine: &Machine) -> Result<ProxyConfig, ConfigError> {
     yaml::parse(file, text)
         .and_then(|root| raw::read(file, &root))
+        .map_err(|fault| hint::blame_missing_blank(text, fault))
         .and_then(|raw| resolve::resolve(file, &raw, machine))
         .map_err(|fault| ConfigError::invalid(file, fault))
 }

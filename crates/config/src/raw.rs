@@ -12,6 +12,9 @@ const MERGE_KEY: &str = "<<";
 /// The top-level key of process-wide settings.
 const GLOBAL: &str = "global";
 
+/// The directive that has to be a list.
+const SERVERS: &str = "servers";
+
 /// A scalar and where it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Text {
@@ -83,7 +86,7 @@ pub(crate) fn read(file: &str, root: &Node) -> Result<RawFile, Fault> {
 impl RawSection {
     /// A pool may be called `global`; it is told apart by what only a pool has.
     fn is_global(&self) -> bool {
-        self.name.value == GLOBAL && !self.has("listen") && !self.has("servers")
+        self.name.value == GLOBAL && !self.has("listen") && !self.has(SERVERS)
     }
 
     fn has(&self, key: &str) -> bool {
@@ -172,12 +175,31 @@ impl Structure<'_> {
     fn check_sequence_count(&self, pool: &RawSection) -> Result<(), Fault> {
         let mut sequences = pool.directives.iter().filter(|d| d.sequence.is_some());
         if sequences.next().is_none() {
-            return Err(self.fault(pool.name.place, "missing sequence directive at depth 2"));
+            return Err(self.no_sequence(pool));
         }
         match sequences.next().and_then(|second| second.sequence) {
             Some(place) => Err(self.fault(place, "has more than one sequence directive")),
             None => Ok(()),
         }
+    }
+
+    fn no_sequence(&self, pool: &RawSection) -> Fault {
+        let mut directives = pool.directives.iter();
+        let (place, hint) = match directives.find(|d| d.key.value == SERVERS) {
+            Some(servers) => (
+                servers.key.place,
+                "\"servers:\" needs a list, whose entries begin with \"- \"".to_owned(),
+            ),
+            None => {
+                let name = &pool.name.value;
+                (
+                    pool.name.place,
+                    format!("pool '{name}' has no \"servers:\""),
+                )
+            }
+        };
+        let words = format!("missing sequence directive at depth 2 ({hint})");
+        self.fault(place, &words)
     }
 
     fn too_deep(&self, node: &Node) -> Fault {

@@ -132,9 +132,9 @@ impl<T> Directive<T> {
                     _ => return Err("is not \"true\" or \"false\"".to_owned()),
                 },
             ),
-            Value::Word { set, wrong, .. } => {
+            Value::Word { set, wrong, words } => {
                 if !set(draft, typed) {
-                    return Err((*wrong).to_owned());
+                    return Err(format!("{wrong} (one of: {})", words().join(", ")));
                 }
             }
             Value::Text { set, .. } => set(draft, typed)?,
@@ -142,6 +142,12 @@ impl<T> Directive<T> {
         }
         Ok(())
     }
+}
+
+/// The names of all directives.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    let pool = POOL.iter().map(|directive| directive.name);
+    pool.chain(GLOBAL.iter().map(|directive| directive.name))
 }
 
 /// What a pool may say, in the order of the manual.
@@ -158,7 +164,8 @@ pub(crate) const POOL: &[Directive<PoolDraft>] = &[
         default: "(required)",
         new: false,
         help: "Where clients connect. A host is looked up when the file is read, and its first \
-               address used; IPv6 addresses have no brackets (`::1:22121`). The mode of a unix \
+               address used; IPv6 addresses have no brackets (`::1:22121`). `*` is the loopback \
+               interface alone, `0.0.0.0` and `::` are all of them. The mode of a unix \
                socket is octal; without one the umask decides. Two pools must not listen on the \
                same address.",
     },
@@ -376,7 +383,7 @@ pub(crate) const POOL: &[Directive<PoolDraft>] = &[
         name: "auto_eject_policy",
         value: Value::Word {
             words: || EjectPolicy::ALL.iter().map(|(name, _)| *name).collect(),
-            wrong: "is not \"rehash\", \"fail\" or \"miss\"",
+            wrong: "is not a valid policy",
             set: |pool, word| {
                 EjectPolicy::from_name(word)
                     .map(|policy| pool.core.auto_eject_policy = policy)
@@ -447,7 +454,7 @@ pub(crate) const POOL: &[Directive<PoolDraft>] = &[
         name: "cross_server_keys",
         value: Value::Word {
             words: || CrossServerKeys::ALL.iter().map(|(name, _)| *name).collect(),
-            wrong: "is not \"error\" or \"first\"",
+            wrong: "is not a valid outcome",
             set: |pool, word| {
                 CrossServerKeys::from_name(word)
                     .map(|outcome| pool.core.cross_server_keys = outcome)

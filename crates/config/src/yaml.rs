@@ -67,6 +67,9 @@ pub(crate) fn parse(file: &str, text: &[u8]) -> Result<Rc<Node>, Fault> {
 }
 
 fn utf8(text: &[u8]) -> Result<&str, Fault> {
+    if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
+        return Err(syntax_fault(Place::START, "UTF-16; the file must be UTF-8"));
+    }
     std::str::from_utf8(text).map_err(|error| {
         let valid = &text[..error.valid_up_to()];
         let line_start = valid
@@ -226,7 +229,13 @@ impl Content {
 }
 
 fn scan_fault(error: &ScanError) -> Fault {
-    syntax_fault(place(*error.marker()), &error.info())
+    let words = error.info();
+    // `*:22121` as it was meant for nutcracker is an alias to YAML.
+    let hint = match words.ends_with("unknown anchor") {
+        true => " (a text that starts with '*' needs quotes)",
+        false => "",
+    };
+    syntax_fault(place(*error.marker()), &format!("{words}{hint}"))
 }
 
 fn place(marker: Marker) -> Place {

@@ -20,6 +20,10 @@ pub const SCRATCH_LEN: usize = SEND_LARGE_CHUNK_LEN - SCRATCH_TAIL_MAX;
 /// times.
 pub const SCRATCH_TAIL_MAX: usize = bound(8 * 1024, 2_100);
 
+/// Room that a read is lent at least when it is not known where a frame ends; with more of the frame, as much as
+/// there is of it. A frame that comes in many pieces then takes one read per piece.
+pub const RECV_ROOM_MIN: usize = bound(8 * 1024, 500);
+
 /// Bytes of the chunk that a send queue begins with: small messages are copied together into chunks,
 /// and many clients that are owed a little must not hold much.
 pub const SEND_SMALL_CHUNK_LEN: usize = bound(4 * 1024, 64);
@@ -112,6 +116,16 @@ pub const PIPELINE_LEN_MIN: usize = 256;
 
 /// Actions of one kind for which there stays room when it is not needed, or for up to twice as many.
 pub const OUTBOX_LEN_MIN: usize = 512;
+
+/// Bytes that count as held for each request in flight, beside its own: its entry in its client's order queue.
+pub const REQUEST_HELD_LEN: usize = 32;
+
+/// Bytes that count as held for each response that a server connection owes: the slot, and when it was written.
+pub const SLOT_HELD_LEN: usize = 64;
+
+/// Bytes by which the buffer of an unfinished request or response grows at once, at most: near `memory_limit`
+/// a large one must not claim twice what it needs.
+pub const RECV_GROWTH_MAX: usize = 4 * 1024 * 1024;
 
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
@@ -234,6 +248,7 @@ pub const GATHER_BUSY_MAX: u64 = 75;
 pub const READS_PER_TICK: usize = 2;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
+const _: () = assert!(RECV_ROOM_MIN < SCRATCH_LEN);
 const _: () = assert!(GATHER_BUSY_MIN < GATHER_BUSY_MAX);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);

@@ -519,27 +519,6 @@ fn replies_to_valid_requests_leave_before_a_protocol_error_closes() {
     assert!(hand.is_closed(client));
 }
 
-// D1
-#[test]
-fn what_follows_a_refused_multi_is_executed_one_by_one() {
-    let mut hand = Hand::new(redis(1));
-    let client = hand.client();
-    let requests = cmd("MULTI") + &cmd("SET a 1") + &cmd("GET a") + &cmd("EXEC");
-    hand.send(client, requests.as_bytes());
-    assert_eq!(hand.got(hand.conn(0)), cmd("SET a 1") + &cmd("GET a"));
-    hand.say(hand.conn(0), ("+OK\r\n".to_owned() + &bulk("1")).as_bytes());
-    let got = hand.got(client);
-    let lines: Vec<&str> = got.split_inclusive("\r\n").collect();
-    assert_eq!(lines[1..4].concat(), "+OK\r\n".to_owned() + &bulk("1"));
-    for (line, name) in [(lines[0], "multi"), (lines[4], "exec")] {
-        assert!(
-            line.starts_with(&format!("-ERR '{name}' is not supported")),
-            "{line}"
-        );
-    }
-    assert!(!hand.is_closed(client));
-}
-
 // D16
 #[test]
 fn a_full_pool_tells_the_client_why() {

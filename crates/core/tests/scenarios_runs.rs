@@ -9,6 +9,7 @@ use support::{bulk, cmd, redis, with_timeout};
 use twemproxy_core::config::Config;
 use twemproxy_core::ids::{ClientId, ServerId};
 use twemproxy_core::limits::LARGE_RESPONSE_LEN;
+use twemproxy_core::limits::{REQUEST_HELD_LEN, SLOT_HELD_LEN};
 use twemproxy_core::proto::Protocol;
 use twemproxy_testkit::hand::{Hand, OnConnect, pool};
 
@@ -25,6 +26,11 @@ fn with_memory(limit: u64) -> (Hand, ClientId) {
     (hand, client)
 }
 
+/// Bytes held for a request before its server has it.
+fn held_len(request: &str) -> usize {
+    request.len() + REQUEST_HELD_LEN + SLOT_HELD_LEN
+}
+
 fn requests(hand: &Hand) -> u64 {
     hand.engine.counters().servers[ServerId::initial(0)]
         .requests
@@ -36,7 +42,7 @@ fn what_follows_the_request_that_makes_memory_short_waits() {
     let (mut hand, client) = with_memory(1000);
     let get = cmd(&format!("GET {}", "k".repeat(80)));
     // The soft limit is at four fifths.
-    let fit = 800 / get.len() + 1;
+    let fit = 800 / held_len(&get) + 1;
     let many = cmd(&format!("MGET {} b", "a".repeat(40)));
     hand.send(client, (get.repeat(fit) + &many).as_bytes());
     assert_eq!(requests(&hand), u64::try_from(fit).unwrap());
@@ -46,7 +52,7 @@ fn what_follows_the_request_that_makes_memory_short_waits() {
 fn a_plan_cut_short_by_memory_goes_on_where_it_was_cut() {
     let (mut hand, client) = with_memory(10_000);
     let get = |n: usize| cmd(&format!("GET {}{n:03}", "k".repeat(80)));
-    let fit = 8_000 / get(0).len() + 1;
+    let fit = 8_000 / held_len(&get(0)) + 1;
     let count = fit + 5;
     // The last one has another shape, so that what is known of it fits no other.
     let last = cmd(&format!("SET {} {}", "l".repeat(50), "v".repeat(60)));

@@ -3,18 +3,21 @@
 //!
 //! Everything is said on stderr; stdout is never used. Nothing here opens a socket or a log.
 
+mod files;
 mod getopt;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use getopt::{Fault, Opt, Words};
+
+use crate::stderr::say;
+use crate::warnings;
 
 /// Log levels end here; a larger `-v` means this one.
 const VERBOSITY_MAX: u64 = 11;
@@ -28,7 +31,7 @@ const WORKERS_MAX: u64 = 1024;
 /// A drain of more than a day is a typing error.
 const DRAIN_TIMEOUT_MAX: u64 = 24 * 60 * 60 * 1000;
 
-/// What the command line asks for.
+/// The wish of a command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Invocation {
     /// `-h`, `-V`, `-D`: they win over everything else.
@@ -39,7 +42,7 @@ pub(crate) enum Invocation {
     Run(Options),
 }
 
-/// What to show below the banner.
+/// The texts to show below the banner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Informational {
     /// `-h`
@@ -116,6 +119,14 @@ impl From<Fault> for UsageError {
             Fault::Unknown(letter) => {
                 Self::new([b"invalid option -- '", &[letter][..], b"'"].concat())
             }
+            Fault::UnknownName(name) => {
+                Self::new([b"unknown option '--", &name[..], b"'"].concat())
+            }
+            Fault::Ambiguous(name, meant) => {
+                let meant = format!("' may be --{}", meant.join(", --"));
+                Self::new([b"option '--", &name[..], meant.as_bytes()].concat())
+            }
+            Fault::ValueUnwanted(option) => Self::new(format!("option {option} takes no value")),
             Fault::ValueMissing(option) => {
                 let what = match option {
                     Opt::Output | Opt::ConfFile | Opt::PidFile => "a file name",
@@ -128,13 +139,19 @@ impl From<Fault> for UsageError {
     }
 }
 
-/// Reads the words after the program's name. Stops at the first bad option.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+/// Reads the words after the program's name. Stops at the first bad option. `exists` says whether there is a file: with no
+/// configuration named, the one that is there is chosen.
+pub(crate) fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    exists: fn(&Path) -> bool,
+) -> Result<Invocation, UsageError> {
     let mut options = Options::default();
+    let mut given = Vec::new();
     let mut inform = None::<Informational>;
     let mut test_conf = false;
     for word in Words::new(args.into_iter()) {
         let (option, value) = word?;
+        given.push(option);
         match option {
             Opt::Help | Opt::Version | Opt::DescribeStats => {
                 let inform = inform.get_or_insert(Informational {
@@ -148,6 +165,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             _ => options.apply(option, value)?,
         }
     }
+    files::adopt_packaged(&mut options, &given, exists);
     Ok(match (inform, test_conf) {
         (Some(inform), _) => Invocation::Inform(inform),
         (None, true) => Invocation::TestConf(options),
@@ -241,33 +259,35 @@ pub(crate) fn run_informational(what: Informational) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Answers `-t`: 0.5's line and, for a bad file, the reason with its place.
+/// Answers `-t`: 0.5's line and, for a bad file, the reason with its place, for a good one the
+/// warnings.
 pub(crate) fn run_test_conf(options: &Options) -> ExitCode {
     match twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory()) {
-        Ok(_) => {
-            say(syntax_line(&options.conf_file, "ok").as_bytes());
+        Ok(config) => {
+            let mut answer = syntax_line(&options.conf_file, "ok");
+            let lost_log = warnings::lost_log(options).map(str::to_owned);
+            for warning in lost_log.into_iter().chain(warnings::open_sockets(&config)) {
+                answer += &warning_line(&warning);
+            }
+            say(answer.as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => {
-            report_syntax_invalid(&options.conf_file);
-            say(format!("{error}\n").as_bytes());
+            let verdict = syntax_line(&options.conf_file, "invalid");
+            say(format!("{verdict}{error}\n").as_bytes());
             ExitCode::FAILURE
         }
     }
 }
 
-/// What a start says on stderr, besides the log, about a file that was read but is wrong.
-pub(crate) fn report_syntax_invalid(conf_file: &Path) {
-    say(syntax_line(conf_file, "invalid").as_bytes());
+/// A warning on stderr.
+pub(crate) fn warning_line(warning: &str) -> String {
+    format!("nutcracker: warning: {warning}\n")
 }
 
-fn syntax_line(conf_file: &Path, verdict: &str) -> String {
+/// 0.5's line about a file; a start says it, too, besides the log, of a file that was read but is
+/// wrong.
+pub(crate) fn syntax_line(conf_file: &Path, verdict: &str) -> String {
     let file = conf_file.display();
     format!("nutcracker: configuration file '{file}' syntax is {verdict}\n")
-}
-
-/// One write, so that lines of several processes do not mix.
-fn say(bytes: &[u8]) {
-    // Nobody is left to tell that stderr cannot be written; the exit status still says it.
-    let _ = std::io::stderr().write_all(bytes);
 }

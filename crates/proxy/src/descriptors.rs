@@ -85,6 +85,9 @@ mod tests {
         assert_eq!(clients_max(Some(65), &one, 1), 33);
         assert_eq!(clients_max(Some(1), &one, 1), 1);
         assert_eq!(clients_max(None, &one, 1), u64::MAX);
-        assert_eq!(clients_max(Some(1000), &config(i32::MAX.unsigned_abs()), 16), 500);
+        assert_eq!(
+            clients_max(Some(1000), &config(i32::MAX.unsigned_abs()), 16),
+            500
+        );
     }
 }

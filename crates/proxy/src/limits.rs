@@ -61,10 +61,34 @@ pub(crate) const LOG_LINE_LEN: usize = 256;
 /// How long the end of the process waits for the log thread; what is left then is lost.
 pub(crate) const LOG_FLUSH_WAIT: Duration = Duration::from_secs(1);
 
+/// How often a pid file is opened that its last owner removes at the same moment; then the start
+/// fails.
+pub(crate) const PID_FILE_TRIES: usize = 16;
+
+/// How long words for stderr wait for their reader, where the process has more to do than that;
+/// what is left then is lost.
+pub(crate) const STDERR_WAIT: Duration = Duration::from_secs(1);
+
+/// Threads that may wait for a reader of stderr at the same time; further words are dropped, so
+/// that a terminal that is stuck costs a bounded number of threads.
+pub(crate) const STDERR_WRITERS_MAX: usize = 4;
+
 /// Log lines of one kind and one thread within [`NOTICE_WINDOW_MICROS`]; the rest is counted in one line.
 pub(crate) const NOTICES_PER_WINDOW: u32 = 10;
 /// See [`NOTICES_PER_WINDOW`], in microseconds.
 pub(crate) const NOTICE_WINDOW_MICROS: u64 = 1_000_000;
 
+/// Clients of the statistics port at the same time, each with an answer at most; one more takes the
+/// place of the one that moves least.
+pub(crate) const STATS_CLIENTS_MAX: usize = 16;
+
 /// Time one statistics client has to take its answer before it is cut off.
-pub(crate) const STATS_WRITE_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const STATS_WRITE_WAIT: Duration = Duration::from_secs(10);
+
+/// Time a statistics client has to close after its answer before it is closed, reset if it still
+/// talks; so it is after [`CLOSE_DISCARD_LEN`] bytes.
+pub(crate) const STATS_CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Shortest time between two log lines about clients of the statistics port; the second counts those
+/// in between.
+pub(crate) const STATS_COMPLAINT_PAUSE: Duration = Duration::from_secs(1);

@@ -19,6 +19,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::limits::{LOG_FLUSH_WAIT, LOG_LINE_LEN, LOG_QUEUE_LEN};
 use crate::net::errno;
+use crate::stderr;
 
 /// How much a line matters; smaller matters more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -72,8 +73,8 @@ enum Record {
 pub(crate) enum Output {
     /// Standard error.
     Stderr,
-    /// A file; `None` after it could not be opened again.
-    File(PathBuf, Option<File>),
+    /// A file.
+    File(PathBuf, File),
 }
 
 impl Output {
@@ -81,7 +82,7 @@ impl Output {
     pub(crate) fn open(path: Option<&Path>) -> io::Result<Self> {
         match path {
             Some(path) if !path.as_os_str().is_empty() => {
-                open_file(path).map(|file| Self::File(path.to_owned(), Some(file)))
+                open_file(path).map(|file| Self::File(path.to_owned(), file))
             }
             _ => Ok(Self::Stderr),
         }
@@ -92,27 +93,21 @@ impl Output {
         // A log that cannot be written has nobody to be told.
         let _ = match self {
             Self::Stderr => io::stderr().write_all(line),
-            Self::File(_, Some(file)) => file.write_all(line),
-            Self::File(_, None) => Ok(()),
+            Self::File(_, file) => file.write_all(line),
         };
     }
 
-    fn reopen(&mut self) {
+    /// Opens the file again; if that fails the old one, which was most likely renamed, stays, and
+    /// the words say why.
+    fn reopen(&mut self) -> Result<(), String> {
         let Self::File(path, file) = self else {
-            return;
+            return Ok(());
         };
-        *file = match open_file(path) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                let text = errno::text(&error);
-                eprintln!(
-                    "{SIGNAL_STAMP} reopening log file '{}' failed, ignored: {text}",
-                    path.display()
-                );
-                // compat: silent from now on.
-                None
-            }
-        };
+        *file = open_file(path).map_err(|error| {
+            let (path, text) = (path.display(), errno::text(&error));
+            format!("reopening log file '{path}' failed, ignored: {text}")
+        })?;
+        Ok(())
     }
 }
 
@@ -259,11 +254,13 @@ impl Writer {
                 line,
                 text,
             } => self.write_line(at, file, line, &text),
-            Record::SignalLine(text) => {
-                self.line = format!("{SIGNAL_STAMP} {text}");
-                self.finish_line();
+            Record::SignalLine(text) => self.write_signal_line(&text),
+            Record::Reopen => {
+                if let Err(text) = self.output.reopen() {
+                    self.write_signal_line(&text);
+                    stderr::say_briefly(format!("{SIGNAL_STAMP} {text}\n").into_bytes());
+                }
             }
-            Record::Reopen => self.output.reopen(),
             // Whoever asked may have stopped waiting.
             Record::Flush(done) => _ = done.try_send(()),
         }
@@ -271,6 +268,11 @@ impl Writer {
 
     fn write_line(&mut self, at: SystemTime, file: &str, line: u32, text: &str) {
         self.line = format_line(at, &self.zone, file, line, text);
+        self.finish_line();
+    }
+
+    fn write_signal_line(&mut self, text: &str) {
+        self.line = format!("{SIGNAL_STAMP} {text}");
         self.finish_line();
     }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -152,9 +152,7 @@ impl Desk {
 
 fn addresses_of(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     match endpoint {
-        Endpoint::Name { host, port } => (host.as_str(), *port)
-            .to_socket_addrs()
-            .map(Iterator::collect),
+        Endpoint::Name { host, port } => twemproxy_config::addresses(host, *port),
         Endpoint::Address(address) => Ok(vec![*address]),
         Endpoint::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),
     }

@@ -1,19 +1,21 @@
 //! Signals, as messages to the supervisor.
 //!
 //! A thread of its own waits for them; no other thread sees one except as an interrupted system
-//! call. `SIGPIPE` is ignored from the start by the Rust runtime.
+//! call. `SIGPIPE` is ignored from the start by the Rust runtime, `SIGXFSZ` by [`catch`].
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::log;
 use crate::mail::ToSupervisor;
 
-/// What a signal asks for.
+/// The purpose of a signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Request {
     /// End the process.
@@ -47,6 +49,8 @@ const TABLE: &[(i32, &str, Request, &str)] = &[
 
 /// Begins to catch signals. They wait in a pipe until the thread of [`forward`] runs.
 pub(crate) fn catch() -> io::Result<Signals> {
+    // A file at the limit of its size is an error of that write, and not the end of the process.
+    flag::register(SIGXFSZ, Arc::default())?;
     Signals::new(TABLE.iter().map(|&(number, ..)| number))
 }
 

@@ -14,7 +14,7 @@
 //! 1. Nothing is started before the daemon has left its terminal: fork and threads do not mix.
 //! 2. Listeners are closed before workers drain, so no client comes after the drain began.
 //! 3. Whatever way the process ends by itself, its pid file and socket files go with it, if they
-//!    are still its own.
+//!    are still its own. A start that fails takes nothing from a process that runs.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -51,6 +51,8 @@ use crate::notices::Notices;
 use crate::resolver::Resolver;
 use crate::signals;
 use crate::stats::{StatsError, StatsListener, StatsSource};
+use crate::stderr;
+use crate::warnings;
 use crate::worker::{Worker, WorkerParts};
 
 /// Why the proxy did not start.
@@ -84,6 +86,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     if !options.daemonize {
         return serve(options, output, None);
     }
+    if let Some(warning) = warnings::lost_log(options) {
+        stderr::say(cli::warning_line(warning).as_bytes());
+    }
     match daemon::detach() {
         Ok(Detached::Daemon(report)) => serve(options, output, Some(report)),
         Ok(Detached::Command(Ok(()))) => ExitCode::SUCCESS,
@@ -93,7 +98,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 fn fail(reason: &str) -> ExitCode {
-    eprintln!("{reason}");
+    stderr::say(format!("{reason}\n").as_bytes());
     ExitCode::FAILURE
 }
 
@@ -104,7 +109,8 @@ fn serve(options: &Options, output: Output, report: Option<Report>) -> ExitCode 
     }
     abort_on_panic();
     let mut pid_file = None;
-    let started = start(options, &mut pid_file);
+    let socket_mode = report.as_ref().map(Report::socket_mode);
+    let started = start(options, socket_mode, &mut pid_file);
     let (result, code) = match started {
         Ok(proxy) => {
             if let Some(report) = report {
@@ -117,7 +123,8 @@ fn serve(options: &Options, output: Output, report: Option<Report>) -> ExitCode 
             let reason = error.to_string();
             log!(Level::Error, "{reason}");
             if let StartError::Config(ConfigError::Invalid { .. }) = error {
-                cli::report_syntax_invalid(&options.conf_file);
+                let line = cli::syntax_line(&options.conf_file, "invalid");
+                stderr::say_briefly(line.into_bytes());
             }
             (report.map(|report| (report, reason)), ExitCode::FAILURE)
         }
@@ -134,7 +141,7 @@ fn serve(options: &Options, output: Output, report: Option<Report>) -> ExitCode 
 }
 
 /// A proxy that has lost its invariants can hand one client another's data: any panic, on any
-/// thread, ends the process, after its message is written.
+/// thread, ends the process, after its message is written or could not be within a bound.
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -145,7 +152,7 @@ fn abort_on_panic() {
         if name != "log" {
             log::flush();
         }
-        eprintln!("nutcracker: {message}");
+        stderr::say_briefly(format!("nutcracker: {message}\n").into_bytes());
         std::process::abort();
     }));
 }
@@ -166,12 +173,18 @@ struct Stoppable {
     thread: JoinHandle<()>,
 }
 
-/// Everything in the original's order: a failure leaves nothing behind but the pid file, which
-/// the caller removes.
-fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, StartError> {
+/// Everything in the original's order, but for the number in the pid file: a failure leaves
+/// nothing behind but the claim of that file, which the caller takes back.
+///
+/// `socket_mode` is that of the statistics socket, where the umask does not say it.
+fn start(
+    options: &Options,
+    socket_mode: Option<u32>,
+    pid_file: &mut Option<PidFile>,
+) -> Result<Proxy, StartError> {
     let signals = signals::catch().map_err(system("installing signal handlers"))?;
     if let Some(path) = &options.pid_file {
-        *pid_file = Some(PidFile::write(path)?);
+        *pid_file = Some(PidFile::claim(path)?);
     }
     log_banner();
     let started = Instant::now();
@@ -179,12 +192,21 @@ fn start(options: &Options, pid_file: &mut Option<PidFile>) -> Result<Proxy, Sta
     let mut config =
         twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory())?;
     log_client_limits(&config);
+    if options.daemonize {
+        for warning in warnings::open_sockets(&config) {
+            log!(Level::Warning, "{warning}");
+        }
+    }
     config.core.wall_clock_origin = clock.wall_clock_origin();
     config.core.memory_limit = share(config.core.memory_limit, options.workers);
     let file_limit = descriptors::raise_limit();
-    let (stats, stats_file) = StatsListener::open(&options.stats_addr, options.stats_port)?;
+    let (stats, stats_file) =
+        StatsListener::open(&options.stats_addr, options.stats_port, socket_mode)?;
     let listeners = config.pools.iter().map(Listener::open);
     let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>()?;
+    if let Some(pid_file) = pid_file {
+        pid_file.write()?;
+    }
 
     let clients_max = descriptors::clients_max(file_limit, &config, options.workers);
     let core = Arc::new(config.core.clone());
@@ -438,29 +460,37 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     use rustix::process::{Resource, Rlimit, setrlimit};
+    use std::io::Write;
     use std::os::unix::process::ExitStatusExt;
     use std::path::Path;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
+    use twemproxy_testkit::harness::wait_for;
 
     /// Tells the second process of the test below where to log.
     const LOG_OF_CHILD: &str = "NUTCRACKER_TEST_LOG";
 
+    const NAME: &str = "supervisor::tests::a_panic_on_any_thread_is_logged_and_aborts_the_process";
+
+    /// Runs the test below in a process of its own that panics; its log is `log`.
+    fn panicking(log: &Path) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", NAME, "--nocapture"])
+            .env(LOG_OF_CHILD, log);
+        command
+    }
+
     // D33
     #[test]
     fn a_panic_on_any_thread_is_logged_and_aborts_the_process() {
-        const NAME: &str =
-            "supervisor::tests::a_panic_on_any_thread_is_logged_and_aborts_the_process";
         if let Some(log) = std::env::var_os(LOG_OF_CHILD) {
             return panic_on_a_thread(Path::new(&log));
         }
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", NAME, "--nocapture"])
-            .env(LOG_OF_CHILD, &log)
-            .output()
-            .unwrap();
+        let output = panicking(&log).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let logged = std::fs::read_to_string(&log).unwrap();
         assert_eq!(output.status.signal(), Some(6), "{said}{logged}");
@@ -468,6 +498,26 @@ mod tests {
             assert!(text.contains("thread 'worker': panicked at "), "{text}");
             assert!(text.ends_with("out of step\n"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_panic_ends_the_process_also_when_stderr_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let (_reader, writer) = io::pipe().unwrap();
+        let flags = fcntl_getfl(&writer).unwrap();
+        fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+        while (&writer).write(&[b'x'; 512]).is_ok() {}
+        fcntl_setfl(&writer, flags).unwrap();
+        let mut child = panicking(&log)
+            .stdout(Stdio::null())
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        let status = wait_for("it ends", || child.try_wait().unwrap());
+        assert_eq!(status.signal(), Some(6));
+        let logged = std::fs::read_to_string(&log).unwrap();
+        assert!(logged.ends_with("out of step\n"), "{logged}");
     }
 
     fn panic_on_a_thread(log: &Path) {

@@ -16,7 +16,6 @@ const C_ITEMS: u32 = 145;
 const QUIRKS: [u32; 17] = [
     6, 16, 41, 43, 47, 58, 64, 85, 95, 105, 106, 115, 117, 118, 128, 141, 142,
 ];
-const D_ITEMS: u32 = 60;
 /// Rows of later steps.
 const LATER: [u32; 1] = [21];
 
@@ -114,14 +113,15 @@ fn every_number_has_a_test_or_a_reason() {
 
 #[test]
 fn no_test_claims_a_number_that_does_not_exist() {
+    let rows: BTreeSet<u32> = rows().into_iter().map(|(row, _)| row).collect();
     for (number, places) in claims() {
         let value: u32 = number[1..].parse().unwrap();
-        let last = if number.starts_with('C') {
-            C_ITEMS
+        let exists = if number.starts_with('C') {
+            (1..=C_ITEMS).contains(&value)
         } else {
-            D_ITEMS
+            rows.contains(&value)
         };
-        assert!((1..=last).contains(&value), "{number} at {places:?}");
+        assert!(exists, "{number} at {places:?}");
     }
 }
 
@@ -145,7 +145,6 @@ fn rows() -> Vec<(u32, String)> {
 fn the_page_lists_every_difference_once_and_in_order() {
     let numbers: Vec<u32> = rows().into_iter().map(|(number, _)| number).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
-    assert_eq!(numbers.last(), Some(&D_ITEMS));
 }
 
 #[test]

@@ -115,8 +115,11 @@ fn assert_refused(text: &str, place_and_reason: &str) {
 }
 
 fn assert_accepted(text: &str) {
-    let expected = "nutcracker: configuration file 'f.yml' syntax is ok\n".to_owned();
-    assert_eq!(ConfFile::new(text).test(), (expected, 0), "{text}");
+    // Warnings may follow.
+    let expected = "nutcracker: configuration file 'f.yml' syntax is ok\n";
+    let (said, status) = ConfFile::new(text).test();
+    assert!(said.starts_with(expected), "{text}{said}");
+    assert_eq!(status, 0, "{text}");
 }
 
 // C1
@@ -175,8 +178,8 @@ fn c7_to_c12_a_bad_option_is_one_line_and_the_usage() {
     for (args, line) in [
         (&["-Q"][..], "invalid option -- 'Q'"),
         (&["-?"], "invalid option -- '?'"),
-        (&["--nonsense"], "invalid option -- '\0'"),
-        (&["--help=x"], "invalid option -- 'h'"),
+        (&["--nonsense"], "unknown option '--nonsense'"),
+        (&["--help=x"], "option -h takes no value"),
         (
             &["-m", "511"],
             "mbuf chunk size must be between 512 and 16777216 bytes",
@@ -223,6 +226,11 @@ fn c8_c11_values_on_the_bounds_are_accepted() {
     }
 }
 
+const HASHES: &str = "\"hash\" is not a valid hash (one of: one_at_a_time, md5, crc16, crc32, crc32a, \
+                      fnv1_64, fnv1a_64, fnv1_32, fnv1a_32, hsieh, murmur, jenkins)";
+const DISTRIBUTIONS: &str =
+    "\"distribution\" is not a valid distribution (one of: ketama, modula, random)";
+
 // C24 C25 C26 C27 C28 C29 C36 C37
 #[test]
 fn c24_to_c29_directives_are_checked() {
@@ -233,18 +241,10 @@ fn c24_to_c29_directives_are_checked() {
         ("timeout: 1s", 12, "\"timeout\" is not a number"),
         ("redis: yes", 10, "\"redis\" is not \"true\" or \"false\""),
         ("redis: True", 10, "\"redis\" is not \"true\" or \"false\""),
-        ("hash: foo", 9, "\"hash\" is not a valid hash"),
-        ("hash: FNV1A_64", 9, "\"hash\" is not a valid hash"),
-        (
-            "distribution: foo",
-            17,
-            "\"distribution\" is not a valid distribution",
-        ),
-        (
-            "distribution: KETAMA",
-            17,
-            "\"distribution\" is not a valid distribution",
-        ),
+        ("hash: foo", 9, HASHES),
+        ("hash: FNV1A_64", 9, HASHES),
+        ("distribution: foo", 17, DISTRIBUTIONS),
+        ("distribution: KETAMA", 17, DISTRIBUTIONS),
         (
             "hash_tag: a",
             13,
@@ -374,7 +374,7 @@ fn c38_d25_flow_style_and_marks_are_accepted_but_one_document_is_wanted() {
 fn c39_one_sequence_and_two_levels_are_wanted() {
     assert_refused(
         "p:\n  listen: 127.0.0.1:1\n",
-        "1:1: conf: 'f.yml' missing sequence directive at depth 2",
+        "1:1: conf: 'f.yml' missing sequence directive at depth 2 (pool 'p' has no \"servers:\")",
     );
     assert_refused(
         &format!("{POOL}  timeout:\n    - 1\n"),

@@ -421,18 +421,18 @@ fn ids_of_clients_are_their_own() {
     }
 }
 
-// C84 D1
+// C84 D1 D50
 #[test]
 fn commands_a_sharding_proxy_cannot_serve_say_why() {
     let Some(bed) = bed(2) else { return };
     let mut client = bed.client();
     for words in [
         &["SUBSCRIBE", "c"][..],
-        &["MULTI"],
+        &["WATCH", "k"],
+        &["MIGRATE", "h", "1", "k", "0", "1"],
         &["KEYS", "*"],
         &["BLPOP", "k", "0"],
         &["FLUSHALL"],
-        &["SCAN", "0"],
     ] {
         let reply = String::from_utf8(ask(&mut client, words)).expect("text");
         let name = words[0].to_lowercase();

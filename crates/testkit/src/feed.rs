@@ -145,7 +145,8 @@ impl Client {
                     }
                 }
                 Parse::Incomplete { need } => {
-                    assert!(need > here.len(), "a complete frame is not incomplete");
+                    let is_longer = need == 0 || need > here.len();
+                    assert!(is_longer, "a complete frame is not incomplete");
                     return Fate::Open;
                 }
                 Parse::Skip { len } => {

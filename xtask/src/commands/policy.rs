@@ -35,9 +35,10 @@ pub(super) enum Keys {
         destination: bool,
     },
     Sort,
+    SortReadonly,
+    Scan,
     Georadius(i64),
     Streams,
-    Migrate,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +49,7 @@ pub(super) enum Reason {
     Administration,
     Keyspace,
     Connection,
+    Outward,
 }
 
 /// Decides about one command.
@@ -141,10 +143,14 @@ const LOCAL: &[(&str, &str)] = &[
     ("auth", "Auth"),
     ("client|getname", "ClientGetname"),
     ("client|id", "ClientId"),
+    ("client|reply", "ClientReply"),
     ("client|setinfo", "ClientSetinfo"),
     ("client|setname", "ClientSetname"),
+    ("discard", "Discard"),
     ("echo", "Echo"),
+    ("exec", "Exec"),
     ("hello", "Hello"),
+    ("multi", "Multi"),
     ("ping", "Ping"),
     ("quit", "Quit"),
     ("reset", "Reset"),
@@ -185,15 +191,17 @@ const CHANGE_NOTHING: &[&str] = &[
     "xinfo|help",
 ];
 
-/// Keys that stand behind options; rules of their own.
+/// Keys that stand behind options, and other rules of their own.
 const OPTION_KEYS: &[(&str, Keys)] = &[
     ("georadius", Keys::Georadius(6)),
     ("georadiusbymember", Keys::Georadius(5)),
-    ("migrate", Keys::Migrate),
+    ("hscan", Keys::Scan),
     ("sort", Keys::Sort),
-    ("sort_ro", Keys::One(1)),
+    ("sort_ro", Keys::SortReadonly),
+    ("sscan", Keys::Scan),
     ("xread", Keys::Streams),
     ("xreadgroup", Keys::Streams),
+    ("zscan", Keys::Scan),
 ];
 
 /// Refused for reasons that the servers' flags do not tell.
@@ -206,17 +214,14 @@ const REFUSED: &[(&str, Reason)] = &[
     ("client|info", Reason::Connection),
     ("client|no-evict", Reason::Connection),
     ("client|no-touch", Reason::Connection),
-    ("client|reply", Reason::Connection),
     ("client|tracking", Reason::Connection),
     ("client|trackinginfo", Reason::Connection),
     ("clusterscan", Reason::Keyspace),
     ("dbsize", Reason::Keyspace),
-    ("discard", Reason::Transaction),
-    ("exec", Reason::Transaction),
     ("flushall", Reason::Keyspace),
     ("flushdb", Reason::Keyspace),
     ("keys", Reason::Keyspace),
-    ("multi", Reason::Transaction),
+    ("migrate", Reason::Outward),
     ("pubsub", Reason::PubSub),
     ("randomkey", Reason::Keyspace),
     ("readonly", Reason::Connection),

@@ -21,6 +21,15 @@ fn listen_takes_tcp_addresses() {
     let (host, port, address) = at("localhost:65535");
     assert_eq!((host.as_str(), port), ("localhost", 65535));
     assert!(address.ip().is_loopback());
+    let (host, port, address) = at("'*:22121'");
+    assert_eq!((host.as_str(), port), ("*", 22121));
+    assert!(address.ip().is_loopback());
+    let all = addresses("*", 7).unwrap();
+    assert!(
+        all.iter()
+            .all(|found| found.ip().is_loopback() && found.port() == 7)
+    );
+    assert!(all.contains(&"127.0.0.1:7".parse().unwrap()), "{all:?}");
 }
 
 #[test]
@@ -67,7 +76,12 @@ fn listen_is_refused_in_the_words_of_nutcracker() {
         assert_eq!(bad(&listening(text)), expected, "{text}");
     }
     let long = format!("/{}", "x".repeat(107));
-    for text in ["':22121'", "no.such.host.invalid:1", "'[::1]:22121'", &long] {
+    assert_eq!(
+        bad(&listening("'[::1]:22121'")),
+        "F:2:11: conf: directive \"listen\" has an invalid value (host '[::1]': an IPv6 address has \
+         no brackets: ::1:22121)"
+    );
+    for text in ["':22121'", "no.such.host.invalid:1", &long] {
         let error = bad(&listening(text));
         let expected = "F:2:11: conf: directive \"listen\" has an invalid value";
         assert!(error.starts_with(expected), "{text}: {error}");
@@ -107,6 +121,7 @@ fn server_entries_have_their_names() {
     }
 }
 
+// D71
 #[test]
 fn server_entries_are_refused_in_the_words_of_nutcracker() {
     let shape = "has an invalid \"hostname:port:weight [name]\"or \
@@ -123,7 +138,6 @@ fn server_entries_are_refused_in_the_words_of_nutcracker() {
         ("h:1:x", weight),
         ("h:1:-1", weight),
         ("'h:1:'", weight),
-        ("h:1:1  name", weight),
         ("h:1:2147483648", weight),
         ("h:1:4294967297", weight),
         ("/a:x", weight),
@@ -137,6 +151,12 @@ fn server_entries_are_refused_in_the_words_of_nutcracker() {
     ] {
         let text = serving(&["ok:1:1", entry]);
         let expected = format!("F:5:7: conf: directive \"servers\" {reason}");
+        assert_eq!(bad(&text), expected, "{entry}");
+    }
+    for entry in ["h:1:1  name", "h:1:1 two words", "/a:1 two words"] {
+        let text = serving(&["ok:1:1", entry]);
+        let hint = "(one blank before the name, none in it)";
+        let expected = format!("F:5:7: conf: directive \"servers\" {weight} {hint}");
         assert_eq!(bad(&text), expected, "{entry}");
     }
 }

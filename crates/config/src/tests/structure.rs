@@ -39,12 +39,19 @@ fn the_structure_is_checked_in_the_words_of_nutcracker() {
         (
             "p:\n  timeout: 400\n",
             "1:1",
-            "missing sequence directive at depth 2",
+            "missing sequence directive at depth 2 (pool 'p' has no \"servers:\")",
         ),
         (
             "p:\n  listen: 127.0.0.1:1\n  servers:\n",
-            "1:1",
-            "missing sequence directive at depth 2",
+            "3:3",
+            "missing sequence directive at depth 2 (\"servers:\" needs a list, whose entries begin \
+             with \"- \")",
+        ),
+        (
+            "p:\n  servers:\n    -127.0.0.1:1:1\n  listen: 127.0.0.1:1\n",
+            "2:3",
+            "missing sequence directive at depth 2 (\"servers:\" needs a list, whose entries begin \
+             with \"- \")",
         ),
         (
             "p:\n  servers:\n    - a\n  timeout:\n    - 1\n",
@@ -76,11 +83,83 @@ fn the_structure_is_checked_in_the_words_of_nutcracker() {
     }
 }
 
+// D71
+#[test]
+fn a_blank_that_is_missing_after_a_name_is_named() {
+    let servers = "  servers:\n    - h:1:1\n";
+    for (text, place, name) in [
+        (
+            format!("p:\n  listen:127.0.0.1:1\n{servers}"),
+            "2:3",
+            "listen",
+        ),
+        (
+            format!("p:\n  listen:127.0.0.1:1\n\n  # c\n{servers}"),
+            "2:3",
+            "listen",
+        ),
+        (
+            format!("p:\n{servers}  listen:127.0.0.1:1\n"),
+            "4:3",
+            "listen",
+        ),
+        (
+            format!("p:\n{servers}  hash:md5\n  listen: h:1\n"),
+            "4:3",
+            "hash",
+        ),
+        ("p:\n  listen:127.0.0.1:1\n".to_owned(), "2:3", "listen"),
+        (
+            "p:\n  listen: h:1\n  servers:- h:1:1\n".to_owned(),
+            "3:3",
+            "servers",
+        ),
+        (
+            "global:\n  memory_limit:5\n".to_owned(),
+            "2:3",
+            "memory_limit",
+        ),
+    ] {
+        let error = bad(&text);
+        assert!(
+            error.starts_with(&format!("F:{place}: conf: ")),
+            "{text}: {error}"
+        );
+        let hint = format!(" (no blank after \"{name}:\")");
+        assert!(error.ends_with(&hint), "{text}: {error}");
+    }
+    // Nothing is missing where something else is wrong.
+    for text in [
+        format!("p:\n  listen: 127.0.0.1:1\n    redis: true\n{servers}"),
+        format!("p:\n  lisTen:127.0.0.1:1\n{servers}"),
+        "p:\n  listen: x\n  servers: [h:1:1\n".to_owned(),
+    ] {
+        let error = bad(&text);
+        assert!(!error.contains("no blank"), "{text}: {error}");
+    }
+}
+
+// D73
+#[test]
+fn utf_16_is_refused_by_its_name() {
+    for text in [&b"\xff\xfep\0:\0"[..], b"\xfe\xff\0p\0:"] {
+        assert_eq!(
+            parse("F", text, &MACHINE).unwrap_err().to_string(),
+            "F:1:1: conf: failed to get the next yaml document: UTF-16; the file must be UTF-8"
+        );
+    }
+}
+
 #[test]
 fn unquoted_braces_get_a_hint() {
     assert_eq!(
         bad(&pool_with("hash_tag: {}")),
         "F:5:13: conf: 'F' has a depth greater than 2 (a text that starts with '{' needs quotes)"
+    );
+    assert_eq!(
+        bad(&pool_with("timeout: *:1")),
+        "F:5:12: conf: failed to get the next yaml document: while parsing node, found unknown \
+         anchor (a text that starts with '*' needs quotes)"
     );
     for quoted in ["\"{}\"", "'{}'", "$$"] {
         good(&pool_with(&format!("hash_tag: {quoted}")));

@@ -1,132 +1,12 @@
 //! Bytes on their way to one peer.
 
 use alloc::collections::VecDeque;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::limits::{
-    FREE_CHUNKS_MAX, FREE_LARGE_CHUNKS_MAX, FREE_SEGMENTS_MAX, FREE_SMALL_CHUNKS_MAX,
-    SEND_CHUNK_LEN, SEND_LARGE_CHUNK_LEN, SEND_MOVE_MIN, SEND_SMALL_CHUNK_LEN,
-};
+use super::{ChunkPool, ChunkSize};
+use crate::limits::{FREE_SEGMENTS_MAX, SEND_CHUNK_LEN, SEND_MOVE_MIN, SEND_SMALL_CHUNK_LEN};
 use crate::num::to_u64;
-
-/// Free memory for both kinds of buffers, kept for reuse: a bounded number of chunks of each
-/// [`ChunkSize`].
-#[derive(Debug, Default)]
-pub struct ChunkPool {
-    free: [Vec<Vec<u8>>; CLASSES.len()],
-    /// The fewest that were free since the last [`Self::tidy`]: so many were not needed.
-    least: [usize; CLASSES.len()],
-    released: u64,
-}
-
-/// The capacity of a chunk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ChunkSize {
-    /// [`SEND_SMALL_CHUNK_LEN`]
-    Small,
-    /// [`SEND_CHUNK_LEN`]
-    Medium,
-    /// [`SEND_LARGE_CHUNK_LEN`]
-    Large,
-}
-
-/// Capacity, and how many free ones are kept, in the order of [`ChunkSize`].
-const CLASSES: [(usize, usize); 3] = [
-    (SEND_SMALL_CHUNK_LEN, FREE_SMALL_CHUNKS_MAX),
-    (SEND_CHUNK_LEN, FREE_CHUNKS_MAX),
-    (SEND_LARGE_CHUNK_LEN, FREE_LARGE_CHUNKS_MAX),
-];
-
-/// Bytes of each class that stay free when nobody needs them.
-const TIDY_LEN: usize = 64 * 1024;
-
-impl ChunkSize {
-    #[inline]
-    const fn class(self) -> usize {
-        match self {
-            Self::Small => 0,
-            Self::Medium => 1,
-            Self::Large => 2,
-        }
-    }
-}
-
-impl ChunkPool {
-    /// An empty chunk.
-    #[inline]
-    #[must_use]
-    pub fn take(&mut self, size: ChunkSize) -> Vec<u8> {
-        let class = size.class();
-        let new = || Vec::with_capacity(CLASSES[class].0);
-        let mut chunk = self.pop(class).unwrap_or_else(new);
-        chunk.clear();
-        chunk
-    }
-
-    #[inline]
-    fn pop(&mut self, class: usize) -> Option<Vec<u8>> {
-        let chunk = self.free[class].pop();
-        self.least[class] = self.least[class].min(self.free[class].len());
-        chunk
-    }
-
-    /// A block to read into: as long as a large chunk is, all of it in place.
-    #[must_use]
-    pub fn take_block(&mut self) -> Vec<u8> {
-        let Some(mut block) = self.pop(ChunkSize::Large.class()) else {
-            return vec![0; SEND_LARGE_CHUNK_LEN];
-        };
-        // Nothing to do if it was one before.
-        block.resize(SEND_LARGE_CHUNK_LEN, 0);
-        block
-    }
-
-    /// Gives a chunk or block back; anything of another size goes to the allocator.
-    #[inline]
-    pub fn give(&mut self, chunk: Vec<u8>) {
-        let capacity = chunk.capacity();
-        let class = CLASSES.iter().position(|&(len, _)| len == capacity);
-        let Some(class) = class else {
-            self.released += to_u64(capacity);
-            return;
-        };
-        if self.free[class].len() < CLASSES[class].1 {
-            self.free[class].push(chunk);
-        } else {
-            self.released += to_u64(capacity);
-        }
-    }
-
-    /// Gives back what was not needed since the last call, so that a burst does not cost memory for ever.
-    /// The few kilobytes that any traffic needs stay.
-    pub fn tidy(&mut self) {
-        for (class, (len, _)) in CLASSES.iter().enumerate() {
-            let free = &mut self.free[class];
-            let unneeded = self.least[class].saturating_sub(TIDY_LEN / len);
-            free.truncate(free.len() - unneeded);
-            self.released += to_u64(unneeded * len);
-            self.least[class] = free.len();
-        }
-    }
-
-    /// Whether [`Self::tidy`] may have something to do, now or later.
-    #[inline]
-    #[must_use]
-    pub fn is_untidy(&self) -> bool {
-        let free = self.free.iter().zip(&CLASSES);
-        free.into_iter()
-            .any(|(free, (len, _))| free.len() > TIDY_LEN / len)
-    }
-
-    /// Bytes that went to the allocator so far because enough were free.
-    #[inline]
-    #[must_use]
-    pub const fn released(&self) -> u64 {
-        self.released
-    }
-}
 
 /// The bytes of a buffer from its beginning to an end that need not be the buffer's: a whole read is
 /// passed on in the block it was read into, without a copy.
@@ -137,6 +17,8 @@ pub struct Segment {
     start: usize,
     /// How many of the last bytes are nobody's.
     spare: usize,
+    /// Bytes of the buffer that were charged beside its bytes when it was moved to a queue.
+    slack: usize,
 }
 
 impl Segment {
@@ -153,6 +35,7 @@ impl Segment {
             bytes: block,
             start: 0,
             spare,
+            slack: 0,
         }
     }
 
@@ -205,6 +88,7 @@ impl From<Vec<u8>> for Segment {
             bytes,
             start: 0,
             spare: 0,
+            slack: 0,
         }
     }
 }
@@ -213,7 +97,8 @@ impl From<Vec<u8>> for Segment {
 /// moved in whole. Bytes never move before they are committed.
 ///
 /// Invariants: only the first segment has bytes that were sent; `len` is the sum of all unsent bytes;
-/// every segment has some, and if the first has none there is no other.
+/// every segment has some, and if the first has none there is no other. Charged are `len` and every
+/// segment's slack.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     first: Segment,
@@ -240,6 +125,7 @@ impl SendQueue {
     #[inline]
     pub fn append(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
         self.len += to_u64(bytes.len());
+        pool.ledger.charge(bytes.len());
         let last = if self.rest.is_empty() {
             &mut self.first
         } else {
@@ -276,12 +162,15 @@ impl SendQueue {
 
     /// Appends a segment, by moving it if it is large.
     pub fn push(&mut self, segment: impl Into<Segment>, pool: &mut ChunkPool) {
-        let segment = segment.into();
+        let mut segment = segment.into();
         if segment.unsent().len() < SEND_MOVE_MIN {
             self.append(segment.unsent(), pool);
             pool.give(segment.bytes);
         } else {
-            self.len += to_u64(segment.unsent().len());
+            let len = segment.unsent().len();
+            segment.slack = segment.bytes.capacity() - len;
+            pool.ledger.charge(len + segment.slack);
+            self.len += to_u64(len);
             self.push_segment(segment);
         }
     }
@@ -315,15 +204,21 @@ impl SendQueue {
 
     /// The first `len` bytes were sent.
     pub fn commit(&mut self, len: usize, pool: &mut ChunkPool) {
-        self.commit_with(len, |segment| pool.give(segment.bytes));
+        self.commit_with(len, pool, |segment, pool| pool.give(segment.bytes));
     }
 
     /// The first `len` bytes were sent; `done` gets each segment of which all bytes were.
-    pub fn commit_with(&mut self, len: usize, mut done: impl FnMut(Segment)) {
+    pub fn commit_with(
+        &mut self,
+        len: usize,
+        pool: &mut ChunkPool,
+        mut done: impl FnMut(Segment, &mut ChunkPool),
+    ) {
         self.len = self
             .len
             .checked_sub(to_u64(len))
             .expect("no more is sent than was queued");
+        pool.ledger.free(len);
         let mut left = len;
         loop {
             let unsent = self.first.unsent().len();
@@ -333,7 +228,9 @@ impl SendQueue {
             }
             left -= unsent;
             let next = self.rest.pop_front().unwrap_or_default();
-            done(mem::replace(&mut self.first, next));
+            let segment = mem::replace(&mut self.first, next);
+            pool.ledger.free(segment.slack);
+            done(segment, pool);
             if self.first.bytes.is_empty() {
                 return;
             }
@@ -352,6 +249,7 @@ impl SendQueue {
             .len
             .checked_sub(len)
             .expect("no more is taken back than is queued");
+        pool.ledger.free_long(len);
         let mut left = usize::try_from(len).expect("queued bytes fit memory");
         while let Some(last) = self.rest.back_mut() {
             let unsent = last.unsent().len();
@@ -360,7 +258,9 @@ impl SendQueue {
                 return;
             }
             left -= unsent;
-            pool.give(self.rest.pop_back().expect("just seen").bytes);
+            let segment = self.rest.pop_back().expect("just seen");
+            pool.ledger.free(segment.slack);
+            pool.give(segment.bytes);
         }
         self.first.cut_end(left);
         if self.first.unsent().is_empty() {
@@ -389,11 +289,30 @@ impl SendQueue {
 
     /// Forgets everything.
     pub fn clear(&mut self, pool: &mut ChunkPool) {
-        pool.give(mem::take(&mut self.first).bytes);
+        let first = mem::take(&mut self.first);
+        pool.ledger.free(first.slack);
+        pool.give(first.bytes);
         for segment in self.rest.drain(..) {
+            pool.ledger.free(segment.slack);
             pool.give(segment.bytes);
         }
-        self.len = 0;
+        pool.ledger.free_long(mem::take(&mut self.len));
+    }
+
+    /// Bytes it is charged for.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        let segments = core::iter::once(&self.first).chain(&self.rest);
+        let slack: usize = segments.map(|segment| segment.slack).sum();
+        self.len + to_u64(slack)
+    }
+
+    /// Bytes of memory its segments take.
+    #[must_use]
+    pub fn footprint(&self) -> u64 {
+        let segments = core::iter::once(&self.first).chain(&self.rest);
+        let len: usize = segments.map(|segment| segment.bytes.capacity()).sum();
+        to_u64(len)
     }
 
     /// Panics if the queue contradicts itself.
@@ -414,6 +333,8 @@ impl SendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SEND_LARGE_CHUNK_LEN;
+    use alloc::vec;
 
     fn shown(queue: &SendQueue) -> Vec<u8> {
         let mut out = [&[][..]; 8];
@@ -434,7 +355,7 @@ mod tests {
         queue.commit(2, &mut pool);
         queue.check_invariants();
         assert!(queue.is_empty());
-        assert_eq!(pool.free[ChunkSize::Small.class()].len(), 1);
+        assert_eq!(pool.free(ChunkSize::Small).len(), 1);
     }
 
     #[test]
@@ -457,10 +378,11 @@ mod tests {
             sent.extend_from_slice(&all[..take]);
             queue.commit(take, &mut pool);
             queue.check_invariants();
+            assert_eq!(pool.held(), queue.held());
         }
         sent.extend_from_slice(&queue.take_all(&mut pool));
         queue.check_invariants();
-        assert!(queue.is_empty());
+        assert!(queue.is_empty() && pool.held() == 0);
         assert_eq!(sent, expected);
     }
 
@@ -491,14 +413,14 @@ mod tests {
         queue.commit(4, &mut pool);
         assert_eq!(queue.sent_prefix(), [7; 3]);
         let mut lens = Vec::new();
-        queue.commit_with(2 * SEND_MOVE_MIN - 3, |segment| {
+        queue.commit_with(2 * SEND_MOVE_MIN - 3, &mut pool, |segment, pool| {
             lens.push(segment.len());
             pool.give(segment.into_bytes());
         });
         queue.check_invariants();
         assert_eq!(lens, [SEND_MOVE_MIN, 1, SEND_MOVE_MIN - 1]);
         assert!(queue.is_empty());
-        let free = &pool.free[ChunkSize::Large.class()];
+        let free = pool.free(ChunkSize::Large);
         assert!(free.len() == 2 && free.iter().all(|block| block.len() == SEND_LARGE_CHUNK_LEN));
         assert_eq!(pool.take(ChunkSize::Large).len(), 0);
     }
@@ -524,6 +446,9 @@ mod tests {
             assert_eq!(shown(&queue), &before[..kept]);
             queue.append(b"next", &mut pool);
             queue.check_invariants();
+            assert_eq!(pool.held(), queue.held());
+            queue.clear(&mut pool);
+            assert_eq!(pool.held(), 0);
         }
     }
 
@@ -537,44 +462,5 @@ mod tests {
         assert_eq!(out[1], [2, 2]);
         assert_eq!(queue.slices(10, &mut out), 1);
         assert_eq!(queue.slices(0, &mut out), 0);
-    }
-
-    #[test]
-    fn chunks_that_were_not_needed_for_a_while_are_given_back() {
-        let mut pool = ChunkPool::default();
-        let class = ChunkSize::Medium.class();
-        let all: Vec<_> = (0..10).map(|_| pool.take(ChunkSize::Medium)).collect();
-        for chunk in all {
-            pool.give(chunk);
-        }
-        // All were needed until now.
-        pool.tidy();
-        assert_eq!(pool.free[class].len(), 10);
-        let busy: Vec<_> = (0..3).map(|_| pool.take(ChunkSize::Medium)).collect();
-        for chunk in busy {
-            pool.give(chunk);
-        }
-        assert!(pool.is_untidy());
-        pool.tidy();
-        assert_eq!(pool.free[class].len(), 3 + TIDY_LEN / SEND_CHUNK_LEN);
-        pool.tidy();
-        assert_eq!(pool.free[class].len(), TIDY_LEN / SEND_CHUNK_LEN);
-        assert!(!pool.is_untidy());
-        assert_eq!(pool.released(), to_u64(6 * SEND_CHUNK_LEN));
-    }
-
-    #[test]
-    fn free_chunks_are_bounded() {
-        let mut pool = ChunkPool::default();
-        for size in [ChunkSize::Small, ChunkSize::Medium, ChunkSize::Large] {
-            let max = CLASSES[size.class()].1;
-            let chunks: Vec<_> = (0..max + 5).map(|_| pool.take(size)).collect();
-            for chunk in chunks {
-                pool.give(chunk);
-            }
-            assert_eq!(pool.free[size.class()].len(), max);
-            assert_eq!(pool.released(), to_u64(5 * CLASSES[size.class()].0));
-            pool.released = 0;
-        }
     }
 }

@@ -80,10 +80,7 @@ impl Resting {
             pool,
             head_seq: 0,
             last_active: now,
-            session: Session {
-                id: session_id,
-                ..Session::default()
-            },
+            session: Session::new(session_id),
             bindings: None,
             window: Window::default(),
         }
@@ -111,6 +108,8 @@ pub(crate) struct Client {
     pub(crate) recv: RecvBuf,
     pub(crate) out: SendQueue,
     pub(crate) session: Session,
+    /// Its session is looked at before each request: it has not authenticated, or asked for something special.
+    pub(crate) is_gated: bool,
     bindings: Option<Box<Bindings>>,
     /// When bytes last came from it or left for it.
     pub(crate) last_active: Micros,
@@ -143,6 +142,7 @@ impl Client {
             recv: RecvBuf::default(),
             out: SendQueue::default(),
             session: Session::default(),
+            is_gated: true,
             bindings: None,
             last_active: Micros(0),
             order: Order::default(),
@@ -166,10 +166,17 @@ impl Client {
             self.limits.unauthenticated = !is_open;
         }
         self.session = resting.session;
+        self.look_at_session();
         self.bindings = resting.bindings;
         self.last_active = resting.last_active;
         self.order.go_on_at(resting.head_seq);
         self.window = resting.window;
+    }
+
+    /// Notes whether its session is to be looked at before the next request.
+    #[inline]
+    pub(crate) fn look_at_session(&mut self) {
+        self.is_gated = self.limits.unauthenticated || !self.session.is_plain();
     }
 
     /// Whether all that is to be kept of it is a [`Resting`]: nothing is owed to it, nothing it sent is
@@ -190,6 +197,7 @@ impl Client {
             && self.session.id == 0
             && self.session.name.is_none()
             && !self.session.authenticated
+            && self.session.is_plain()
             && self.bindings.is_none()
             && self.window == Window::default()
     }
@@ -284,6 +292,11 @@ impl Client {
         self.out.len() + self.order.early_len()
     }
 
+    /// Bytes held for it, but for the parts of its split requests.
+    pub(crate) fn held(&self) -> u64 {
+        self.recv.held() + self.out.held() + self.order.held()
+    }
+
     /// Whether nothing is owed to it any more.
     pub(crate) fn is_settled(&self) -> bool {
         self.order.in_flight() == 0 && self.out.is_empty()
@@ -300,10 +313,19 @@ impl Client {
         false
     }
 
+    /// The part of the response to `seq` that the client wants: all or nothing.
+    #[inline]
+    pub(crate) fn wanted<'a>(&self, seq: u32, response: &'a [u8]) -> &'a [u8] {
+        if self.order.is_muted(seq) {
+            return &[];
+        }
+        response
+    }
+
     /// More of the response to `seq`; it goes on. Returns whether there is something to flush.
     pub(crate) fn respond_more(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
         if !self.order.is_head(seq) {
-            self.order.respond_more_early(seq, bytes);
+            self.order.respond_more_early(seq, bytes, pool);
             return false;
         }
         let len = to_u64(bytes.len());
@@ -322,7 +344,7 @@ impl Client {
             return false;
         }
         self.out.append(bytes, pool);
-        self.order.pop_head();
+        self.order.pop_head(pool);
         if self.order.is_head_answered() {
             self.order.release(&mut self.out, pool);
         }
@@ -336,39 +358,40 @@ impl Client {
             return self.respond(seq, &bytes, pool);
         }
         if !self.order.is_head(seq) {
-            self.order.respond_owned_early(seq, bytes);
+            self.order.respond_owned_early(seq, bytes, pool);
             return false;
         }
         self.out.push(bytes, pool);
-        self.order.pop_head();
+        self.order.pop_head(pool);
         self.order.release(&mut self.out, pool);
         true
     }
 
-    /// Takes back what was queued of the response to `seq`, which failed; returns its length, or
-    /// `None` if a part of it has been sent, so that no other response can take its place.
-    pub(crate) fn retract(&mut self, seq: u32, pool: &mut ChunkPool) -> Option<u64> {
+    /// Takes back what was queued of the response to `seq`, which failed. Returns false if a part of it
+    /// has been sent, so that no other response can take its place.
+    pub(crate) fn retract(&mut self, seq: u32, pool: &mut ChunkPool) -> bool {
         let Pending::Streaming { queued } = *self.order.pending(seq) else {
-            return Some(0);
+            return true;
         };
         if queued > self.out.len() {
-            return None;
+            return false;
         }
         self.out.cut_end(queued, pool);
         *self.order.pending_mut(seq) = Pending::Waiting;
-        Some(queued)
+        true
     }
 
     /// Takes `count` requests from the head, where [`Order::waiting_head`] was seen; their responses are
     /// small.
     #[inline]
-    pub(crate) fn pop_waiting(&mut self, count: u32) {
+    pub(crate) fn pop_waiting(&mut self, count: u32, pool: &mut ChunkPool) {
         self.window.note_small(count);
-        self.order.pop_waiting(count);
+        self.order.pop_waiting(count, pool);
     }
 
     /// Gives all memory back, for a client that is gone. The record is blank then.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) {
+        self.recv.clear(pool);
         self.out.clear(pool);
         self.order.clear(pool);
         let (order, out) = (mem::take(&mut self.order), mem::take(&mut self.out));

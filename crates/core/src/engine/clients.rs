@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::action::Doom;
-use super::client::{Client, Pause};
+use super::client::{Client, Pause, Phase};
 use super::order::Pending;
 use super::roster::Roster;
 use super::shared::Shared;
@@ -54,7 +54,7 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                shared.memory.held += to_u64(bytes.len());
+                let bytes = client.wanted(seq, bytes);
                 let flush = client.respond(seq, bytes, &mut shared.chunks);
                 answered(id, client, flush, shared);
                 true
@@ -68,8 +68,9 @@ impl Clients {
                     return false;
                 };
                 let split = client.order.split(seq);
-                shared.memory.held += to_u64(bytes.len());
-                self.splits.finish(split, fragment, bytes, &shared.marks);
+                let response = (bytes, &*shared.marks);
+                self.splits
+                    .finish(split, fragment, response, &mut shared.chunks);
                 self.fragment_done(id, seq, shared);
                 true
             }
@@ -100,7 +101,11 @@ impl Clients {
         let Some(client) = self.roster.get_mut(id) else {
             return false;
         };
-        shared.memory.held += to_u64(bytes.len());
+        if let Origin::Whole { seq, .. } = origin
+            && client.order.is_muted(seq)
+        {
+            return true;
+        }
         match origin {
             Origin::Whole { seq, .. } => {
                 let flush = client.respond_more(seq, bytes, &mut shared.chunks);
@@ -108,10 +113,12 @@ impl Clients {
             }
             Origin::Fragment { seq, fragment, .. } => {
                 let split = client.order.split(seq);
-                let held = self.splits.extend(split, fragment, bytes);
+                let held = self
+                    .splits
+                    .extend(split, fragment, bytes, &mut shared.chunks);
                 if to_u64(held) > client.output_limit {
                     shared.outbox.doomed.push((id, Doom::Limit));
-                } else if shared.memory.is_exhausted() {
+                } else if shared.is_exhausted() {
                     shared.outbox.doomed.push((id, Doom::Memory));
                 }
             }
@@ -128,17 +135,20 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let Some(retracted) = client.retract(seq, &mut shared.chunks) else {
+                let is_brittle = matches!(client.order.pending(seq), Pending::Brittle);
+                if !client.retract(seq, &mut shared.chunks) {
                     shared.outbox.doomed.push((id, Doom::BrokenReply));
                     return true;
-                };
-                shared.memory.held -= retracted;
-                if !is_planted(Canary::HalfReplyKept) {
-                    shared.memory.held -= client.order.forget_partial(seq);
                 }
-                shared.memory.held += to_u64(reply.len());
+                if !is_planted(Canary::HalfReplyKept) {
+                    client.order.forget_partial(seq, &mut shared.chunks);
+                }
+                let reply = client.wanted(seq, reply);
                 let flush = client.respond(seq, reply, &mut shared.chunks);
                 answered(id, client, flush, shared);
+                if is_brittle && client.phase == Phase::Open {
+                    client.phase = Phase::Closing { eof: true };
+                }
                 true
             }
             Origin::Fragment {
@@ -150,8 +160,8 @@ impl Clients {
                     return false;
                 };
                 let split = client.order.split(seq);
-                shared.memory.held -= to_u64(self.splits.replace(split, fragment, reply));
-                shared.memory.held += to_u64(reply.len());
+                self.splits
+                    .replace(split, fragment, reply, &mut shared.chunks);
                 self.fragment_done(id, seq, shared);
                 true
             }
@@ -169,8 +179,7 @@ impl Clients {
             return;
         }
         let mut reply = mem::take(&mut shared.reply);
-        shared.memory.held -= to_u64(self.splits.merge(split, &mut reply));
-        shared.memory.held += to_u64(reply.len());
+        self.splits.merge(split, &mut reply, &mut shared.chunks);
         *client.order.pending_mut(seq) = Pending::Waiting;
         let flush = if reply.len() < crate::limits::SEND_MOVE_MIN {
             let flush = client.respond(seq, &reply, &mut shared.chunks);
@@ -200,11 +209,7 @@ impl Clients {
 
     /// Bytes held for all clients.
     pub(crate) fn held(&self) -> u64 {
-        let of_clients: u64 = self
-            .roster
-            .working()
-            .map(|(_, client)| client.output_len() + to_u64(client.recv.len()))
-            .sum();
+        let of_clients: u64 = self.roster.working().map(|(_, client)| client.held()).sum();
         of_clients + self.splits.held()
     }
 
@@ -216,7 +221,7 @@ impl Clients {
                 .order
                 .splits()
                 .map(|split| self.splits.held_by(split));
-            to_u64(client.recv.len()) + client.output_len() + in_splits.sum::<u64>()
+            client.recv.held() + client.output_len() + in_splits.sum::<u64>()
         };
         let holders = self
             .roster
@@ -258,7 +263,7 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
     }
     if client.output_len() > client.output_limit {
         shared.outbox.doomed.push((id, Doom::Limit));
-    } else if shared.memory.is_exhausted() {
+    } else if shared.is_exhausted() {
         shared.outbox.doomed.push((id, Doom::Memory));
     }
 }

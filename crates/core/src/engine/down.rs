@@ -13,7 +13,6 @@ use super::slot::{Moved, Origin, Slot};
 use super::upstream::Upstream;
 use crate::config::EjectPolicy;
 use crate::ids::ServerId;
-use crate::num::to_u64;
 use crate::proto::{self, Request};
 
 /// What a request gets instead of its server's response.
@@ -33,13 +32,12 @@ impl Upstream {
         request: &Request,
         shared: &mut Shared,
     ) {
-        if request.noreply {
+        let Sender { id, client, pool } = from;
+        if request.noreply || client.session.is_muted() {
             return;
         }
-        let Sender { id, client, pool } = from;
         let answer = self.down(pool, server, request, 1);
         pool.counters.forward_error.add(u64::from(answer.is_error));
-        shared.memory.held += to_u64(answer.reply.len());
         let flush = client.push_answer(&answer.reply, &mut shared.chunks);
         answered(id, client, flush, shared);
     }
@@ -113,14 +111,14 @@ impl Engine {
             return;
         };
         let conn = self.upstream.chosen_mut(conn_id);
-        self.shared.memory.held += u64::from(moved.slot.len);
         conn.out.push(moved.bytes, &mut self.shared.chunks);
         let behind = conn.pipeline.back();
         conn.unsorted |= behind.is_some_and(|slot| slot.queued_at > moved.slot.queued_at);
-        conn.push_slot(Slot {
+        let slot = Slot {
             moved: true,
             ..moved.slot
-        });
+        };
+        conn.push_slot(slot, &mut self.shared.chunks);
         // What came first is the oldest: to look at all that moved for each would be quadratic.
         if let Some(timeout) = pool.config.timeout
             && conn

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use crate::config::PoolConfig;
 use crate::proto::Protocol;
-use crate::proto::redis::local::{auth_accepted, write_auth, write_select};
+use crate::proto::redis::local::{write_auth, write_select};
+use crate::proto::redis::own::auth_accepted;
 
 /// One request of the proxy's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

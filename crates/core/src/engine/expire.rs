@@ -144,9 +144,7 @@ impl Engine {
         // An attempt that began when its requests had been waiting elsewhere may outlive them.
         is_over |= conn.phase == ConnPhase::Connecting && conn.opened_at + timeout <= now;
         if conn.next_deadline(timeout).is_some_and(|due| due <= now) {
-            let held = conn.out.len();
             let withdrawn = conn.withdraw(at, queued_until, &mut self.shared.chunks);
-            self.shared.memory.held -= held - conn.out.len();
             wake_stalled(conn, &mut self.shared);
             for slot in withdrawn {
                 is_over |= slot.is_ours();

@@ -63,11 +63,22 @@ impl Engine {
         let Some(client) = self.clients.roster.get_mut(id) else {
             return Ok(());
         };
-        let pool_idx = client.pool.index();
-        if client.limits.unauthenticated && !self.admit(id, request) {
-            return Ok(());
+        if client.is_gated {
+            return self.route_gated(id, frame, request);
         }
-        let pool = &self.pools[pool_idx];
+        self.route_admitted(id, frame, request)
+    }
+
+    /// Serves one complete request, which the client may send.
+    #[inline]
+    pub(super) fn route_admitted<'a>(
+        &mut self,
+        id: ClientId,
+        frame: Frame<'a>,
+        request: &Request,
+    ) -> Result<(), Stalled<'a>> {
+        let client = self.clients.roster.found(id);
+        let pool = &self.pools[client.pool.index()];
         match request.route {
             Route::Key(key) => {
                 let owner = pool.owner(key.of(frame.bytes()), &mut self.rng);
@@ -81,7 +92,7 @@ impl Engine {
                 let mut work = mem::take(&mut self.work);
                 let result = match merge {
                     Some(merge) => self.split(id, frame, request, merge, &mut work),
-                    None => self.forward_together(id, frame, request, &mut work),
+                    None => self.forward_apart(id, frame, request, &mut work),
                 };
                 work.clear();
                 self.work = work;
@@ -142,8 +153,9 @@ impl Engine {
         let pool = &self.pools[client.pool.index()];
         let seq = (!request.noreply).then(|| {
             let counts = (0..pool.shard_count()).map(|_| 0);
-            let split = self.clients.splits.open(merge, [], counts);
-            client.order.push(Pending::Split(split))
+            let chunks = &mut self.shared.chunks;
+            let split = self.clients.splits.open(merge, [], counts, chunks);
+            client.order.push(Pending::Split(split), chunks)
         });
         let mut down = Vec::new();
         for (index, server) in pool.servers().enumerate() {
@@ -175,27 +187,6 @@ impl Engine {
         }
     }
 
-    /// Whether a client that has not authenticated may send this; if not, it was told.
-    fn admit(&mut self, id: ClientId, request: &Request) -> bool {
-        let client = self.clients.roster.found_mut(id);
-        let pool = &self.pools[client.pool.index()];
-        if pool.config.protocol == Protocol::Memcache {
-            return true;
-        }
-        let config = LocalConfig {
-            password: pool.config.redis_auth.as_deref(),
-            db: pool.config.redis_db,
-        };
-        let mut reply = mem::take(&mut self.shared.reply);
-        let admitted = local::admit(request, &client.session, &config, &mut reply);
-        if !admitted {
-            self.answer_now(id, &reply);
-        }
-        reply.clear();
-        self.shared.reply = reply;
-        admitted
-    }
-
     /// Answers a request that needs no server.
     fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
         let client = self.clients.roster.found_mut(id);
@@ -218,6 +209,7 @@ impl Engine {
         }
         reply.clear();
         self.shared.reply = reply;
+        self.served(id);
         if after == After::Close
             && let Some(client) = self.clients.roster.get_mut(id)
         {
@@ -294,7 +286,7 @@ impl Upstream {
         let is_owed = !request.noreply || is_planted(Canary::NoreplyOwed);
         let origin = is_owed.then(|| Origin::Whole {
             client: id,
-            seq: client.order.push_waiting(),
+            seq: client.order.push_waiting(&mut shared.chunks),
         });
         if request.noreply && pool.config.server_connections > 1 {
             client.note_noreply(conn.server, conn.stream_end());
@@ -304,9 +296,8 @@ impl Upstream {
             len: request.len,
             readonly: request.readonly,
         };
-        conn.queued(outgoing, shared.now);
+        conn.queued(outgoing, shared.now, &mut shared.chunks);
         shared.outbox.is_urgent |= conn.out.len() > SERVER_EARLY_FLUSH_LEN;
-        shared.memory.held += u64::from(request.len);
         if !conn.is_announced(pool.config.timeout) {
             self.announce(conn_id, pool.config.timeout, shared);
         }

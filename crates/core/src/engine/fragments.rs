@@ -22,7 +22,9 @@ use crate::config::CrossServerKeys;
 use crate::ids::{ClientId, ServerConnId, ServerId};
 use crate::limits::{FREE_PARTS_MAX, SEND_SMALL_CHUNK_LEN};
 use crate::num::{to_u32, to_usize};
+use crate::proto::redis::own;
 use crate::proto::{self, Merge, Part, Protocol, Request, Run, Span};
+use crate::topology::tag;
 
 /// Memory of the routing of one multi-key request, kept for the next. All but `parts` empty between uses.
 #[derive(Debug, Default)]
@@ -118,8 +120,10 @@ impl Engine {
             .find(|other| other.owner != first.owner);
         let client = self.clients.roster.found(id);
         let pool = &self.pools[client.pool.index()];
+        let may_cross =
+            pool.shard_count() == 1 || pool.config.cross_server_keys == CrossServerKeys::First;
         if let Some(other) = other
-            && pool.config.cross_server_keys == CrossServerKeys::Error
+            && !may_cross
         {
             let mut reply = Vec::new();
             let name = |stretch: &Stretch| {
@@ -133,11 +137,50 @@ impl Engine {
                     shard.name.as_bytes(),
                 )
             };
-            write_cross_slot(name(&first), name(other), &mut reply);
+            own::write_cross_slot(name(&first), name(other), &mut reply);
+            self.answer_now(id, &reply);
+            return Ok(());
+        }
+        if !may_cross && let Some(reply) = self.pattern_error(id, frame.bytes(), request, work) {
             self.answer_now(id, &reply);
             return Ok(());
         }
         self.forward(id, Some(first.owner), frame, request)
+    }
+
+    /// The answer if the patterns of the request, whose keys all have one owner, may name keys of others:
+    /// every key of a pattern must have the same tag, and the tag must have that owner.
+    #[cold]
+    fn pattern_error(
+        &mut self,
+        id: ClientId,
+        frame: &[u8],
+        request: &Request,
+        work: &Work,
+    ) -> Option<Vec<u8>> {
+        let client = self.clients.roster.found(id);
+        let pool = &self.pools[client.pool.index()];
+        let mut patterns = Vec::new();
+        proto::patterns(pool.config.protocol, frame, request, &mut patterns);
+        let owner = work.stretches[0].owner;
+        for pattern in patterns {
+            let start = pattern.of(frame);
+            let mut reply = Vec::new();
+            if tag::tag_of(start, pool.config.hash_tag).is_none() {
+                own::write_patterns_refused(request, &mut reply);
+                return Some(reply);
+            }
+            match pool.owner(start, &mut self.rng) {
+                Some(other) if other != owner => {
+                    let name = |owner: u32| pool.topology.shards[to_usize(owner)].name.as_bytes();
+                    let key = work.parts[0].key.of(frame);
+                    own::write_cross_slot((key, name(owner)), (start, name(other)), &mut reply);
+                    return Some(reply);
+                }
+                _ => {}
+            }
+        }
+        None
     }
 
     /// Splits a multi-key request by server.
@@ -173,13 +216,18 @@ impl Engine {
         if is_planted(Canary::MergeOrderReversed) {
             work.stretches.reverse();
         }
-        let pending = if fragment_count == 1 {
-            Pending::Waiting
-        } else {
-            let keys = work.fragments.iter().map(|plan| plan.keys);
-            Pending::Split(self.clients.splits.open(merge, work.runs(), keys))
+        let is_muted = client.session.is_muted();
+        let pending = match fragment_count {
+            1 if is_muted => Pending::Muted,
+            1 => Pending::Waiting,
+            _ => {
+                let merge = if is_muted { Merge::Nothing } else { merge };
+                let keys = work.fragments.iter().map(|plan| plan.keys);
+                let chunks = &mut self.shared.chunks;
+                Pending::Split(self.clients.splits.open(merge, work.runs(), keys, chunks))
+            }
         };
-        let seq = client.order.push(pending);
+        let seq = client.order.push(pending, &mut self.shared.chunks);
         for (index, plan) in work.fragments.iter().enumerate() {
             if let Some(conn) = plan.conn {
                 let outgoing = Outgoing {
@@ -353,33 +401,4 @@ fn fragment_origin(client: ClientId, seq: u32, index: usize, count: usize) -> Or
 
 pub(super) fn fragment_idx(index: usize) -> FragmentIdx {
     FragmentIdx(u16::try_from(index).expect("a pool has at most 65,535 servers"))
-}
-
-/// `-CROSSSLOT ... (key: server, key: server)`. Keys are shown short and printable.
-fn write_cross_slot(first: (&[u8], &[u8]), other: (&[u8], &[u8]), out: &mut Vec<u8>) {
-    const SHOWN_MAX: usize = 64;
-    let mut show = |bytes: &[u8]| {
-        let bytes = &bytes[..bytes.len().min(SHOWN_MAX)];
-        out.extend(bytes.iter().map(|&b| {
-            if b.is_ascii_graphic() || b == b' ' {
-                b
-            } else {
-                b'?'
-            }
-        }));
-    };
-    for text in [
-        b"-CROSSSLOT Keys in request don't hash to the same server (".as_slice(),
-        first.0,
-        b": ",
-        first.1,
-        b", ",
-        other.0,
-        b": ",
-        other.1,
-        b")",
-    ] {
-        show(text);
-    }
-    out.extend_from_slice(b"\r\n");
 }

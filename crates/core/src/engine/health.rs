@@ -15,7 +15,7 @@ use super::server::{ConnPhase, Gate, ServerConn};
 use super::slot::Origin;
 use crate::ids::{ServerConnId, ServerId};
 use crate::limits::{RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN, REFUSAL_WAIT};
-use crate::num::{to_u64, to_usize};
+use crate::num::to_usize;
 use crate::owner::{Mail, Report};
 use crate::proto;
 use crate::time::Span;
@@ -106,7 +106,6 @@ impl Engine {
         if conn.phase != ConnPhase::Connecting {
             conn.counters.server_connections.sub(1);
         }
-        self.shared.memory.held -= conn.out.len() + to_u64(conn.recv.len());
         self.shared.outbox.resume.extend(conn.stalled.drain(..));
         self.forget_dead_alarms();
         Some(conn)
@@ -115,7 +114,7 @@ impl Engine {
     /// Every request left on a dead connection gets an error.
     fn fail_all(&mut self, conn: &mut ServerConn, reply: &[u8]) {
         let mut written = conn.written;
-        for slot in conn.pipeline.drain(..) {
+        for slot in conn.clear(&mut self.shared.chunks) {
             let (queue, bytes) = if written > 0 {
                 written -= 1;
                 (&conn.counters.out_queue, &conn.counters.out_queue_bytes)
@@ -126,8 +125,6 @@ impl Engine {
             bytes.sub(u64::from(slot.len));
             self.fail_one(conn.server, slot.origin, reply);
         }
-        conn.out.clear(&mut self.shared.chunks);
-        conn.kept.clear(&mut self.shared.chunks);
     }
 
     /// One request (or fragment) gets an error.

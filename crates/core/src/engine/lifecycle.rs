@@ -10,8 +10,7 @@ use super::roster::Seat;
 use super::{Engine, Refused};
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, PoolIdx};
-use crate::num::to_u64;
-use crate::proto::Protocol;
+use crate::proto::{Protocol, redis};
 
 /// Clients that are gone and may stay on a list of those who wait, beside as many as there are.
 pub(super) const DEAD_WAITERS_MAX: usize = 1024;
@@ -64,8 +63,7 @@ impl Engine {
             client.eof_read = true;
             return;
         }
-        self.shared.memory.held -= to_u64(client.recv.len());
-        client.recv.clear();
+        client.recv.clear(&mut self.shared.chunks);
         if client.phase == Phase::Open {
             client.phase = Phase::Closing { eof: true };
         }
@@ -79,7 +77,6 @@ impl Engine {
         };
         client.last_active = self.shared.now;
         client.out.commit(len, &mut self.shared.chunks);
-        self.shared.memory.held -= to_u64(len);
         resume_if_drained(id, client, &mut self.shared);
         if client.is_settled() {
             let phase = client.phase;
@@ -89,7 +86,7 @@ impl Engine {
 
     /// Clients that waited for memory go on once there is some.
     pub(super) fn wake_if_recovered(&mut self) {
-        if !self.shared.memory.waiting.is_empty() && self.shared.memory.has_recovered() {
+        if !self.shared.memory.waiting.is_empty() && self.shared.has_recovered() {
             let waiting = core::mem::take(&mut self.shared.memory.waiting);
             if !is_planted(Canary::MemoryWaitersForgotten) {
                 self.shared.outbox.resume.extend(waiting);
@@ -125,7 +122,7 @@ impl Engine {
 
     /// Closes a client that cannot be given what it is owed.
     pub(super) fn close_doomed(&mut self, id: ClientId, doom: Doom) {
-        if doom == Doom::Memory && !self.shared.memory.is_exhausted() {
+        if doom == Doom::Memory && !self.shared.is_exhausted() {
             return;
         }
         if self.clients.roster.contains(id) {
@@ -177,10 +174,9 @@ impl Engine {
 
     /// Forgets what a client that is gone has sent and was owed.
     fn forget_work(&mut self, mut client: Box<Client>) {
-        self.shared.memory.held -= client.output_len() + to_u64(client.recv.len());
         if !is_planted(Canary::SplitsLeaked) {
             for split in client.order.take_splits() {
-                self.shared.memory.held -= to_u64(self.clients.splits.close(split));
+                self.clients.splits.close(split, &mut self.shared.chunks);
             }
         }
         if client.pause != Pause::No {
@@ -234,7 +230,7 @@ impl Engine {
 
 const fn too_many(protocol: Protocol) -> &'static [u8] {
     match protocol {
-        Protocol::Redis => b"-ERR max number of clients reached\r\n",
+        Protocol::Redis => redis::own::TOO_MANY_CLIENTS,
         Protocol::Memcache => b"ERROR Too many open connections\r\n",
     }
 }

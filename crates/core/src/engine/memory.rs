@@ -13,7 +13,6 @@ use super::shared::Shared;
 use super::{Engine, client::Pause};
 use crate::ids::ClientId;
 use crate::limits::MEMORY_WAIT_MAX;
-use crate::num::to_u64;
 use crate::proto;
 
 /// memcached's words for the same.
@@ -43,6 +42,7 @@ impl Engine {
     /// Somebody may have waited for memory for too long.
     pub(super) fn check_memory(&mut self) {
         let clients = &self.clients.roster;
+        let is_short = self.shared.is_short();
         let memory = &mut self.shared.memory;
         memory.alarm_at = None;
         memory.waiting.retain(|&id| clients.contains(id));
@@ -51,7 +51,7 @@ impl Engine {
         }
         if memory.waiting_since + MEMORY_WAIT_MAX <= self.shared.now {
             memory.waiting_since = self.shared.now;
-            if memory.is_short() {
+            if is_short {
                 self.close_largest_holder();
             } else {
                 // It is held by those who wait: the margin that keeps them from coming all at once
@@ -72,7 +72,7 @@ impl Engine {
             return;
         };
         self.shared.outbox.notice(Notice::ClientMemory(id));
-        let unfinished = to_u64(client.recv.len());
+        let unfinished = client.recv.held();
         if client.phase != Phase::Open || unfinished <= held / 2 {
             self.drop_client(id, End::Err);
             let close = Action::Close(id.into());
@@ -80,10 +80,9 @@ impl Engine {
             return;
         }
         // Its earlier requests are answered, and this one with an error.
-        client.recv.clear();
+        client.recv.clear(&mut self.shared.chunks);
         client.pause = Pause::No;
         client.phase = Phase::Closing { eof: false };
-        self.shared.memory.held -= unfinished;
         let protocol = self.pools[client.pool.index()].config.protocol;
         let mut reply = core::mem::take(&mut self.shared.reply);
         proto::write_error(protocol, OUT_OF_MEMORY, &mut reply);

@@ -36,6 +36,7 @@ mod errand;
 mod expire;
 mod forward;
 mod fragments;
+mod gate;
 mod gather;
 mod health;
 mod kept;
@@ -251,7 +252,7 @@ impl Engine {
             },
         };
         if recv.grows_in_place() {
-            recv.space()
+            recv.space(&mut self.shared.chunks)
         } else {
             &mut self.scratch[recv.len()..][..SCRATCH_LEN]
         }
@@ -287,6 +288,8 @@ impl Engine {
                 if self.clients.wants_flush(id) {
                     return Some(Action::Flush(id.into()));
                 }
+                // The last response was one that the client wants nothing of.
+                self.close_if_settled(id);
             } else {
                 self.shared.outbox.is_urgent = false;
                 self.watch_memory();
@@ -365,7 +368,7 @@ impl Engine {
     /// Bytes held in all buffers.
     #[must_use]
     pub const fn held(&self) -> u64 {
-        self.shared.memory.held
+        self.shared.chunks.held()
     }
 
     /// Panics if the engine contradicts itself; for tests, after every step.
@@ -373,7 +376,7 @@ impl Engine {
         self.clients.check_invariants();
         self.upstream.check_invariants(&self.pools);
         let held = self.clients.held() + self.upstream.held();
-        assert_eq!(held, self.shared.memory.held, "memory is counted exactly");
+        assert_eq!(held, self.held(), "memory is counted exactly");
         let stalled = self.upstream.conns.iter().map(|(_, conn)| &conn.stalled);
         let slots = self
             .upstream

@@ -9,7 +9,8 @@
 //!
 //! Invariants: `entries` is in request order and entry `i` has the sequence number `head_seq + i`; the
 //! entries from its end to `in_flight` are [`Pending::Waiting`];
-//! `parked_live` counts the entries that point into `parked`; with no such entry `parked` is empty.
+//! `parked_live` counts the entries that point into `parked`; with no such entry `parked` is empty. Charged are
+//! the early responses, all of `parked`, and [`REQUEST_HELD_LEN`] for each request in flight.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -19,9 +20,12 @@ use super::split::SplitId;
 use crate::buf::{ChunkPool, ChunkSize, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::limits::{
-    CLIENT_IN_FLIGHT_MAX, FREE_ORDER_LEN_MAX, PARKED_DEAD_MAX, RUN_COPY_LEN_MAX, SEND_MOVE_MIN,
+    CLIENT_IN_FLIGHT_MAX, FREE_ORDER_LEN_MAX, PARKED_DEAD_MAX, REQUEST_HELD_LEN, RUN_COPY_LEN_MAX,
+    SEND_MOVE_MIN,
 };
 use crate::num::{to_u32, to_u64, to_usize};
+
+const _: () = assert!(size_of::<Pending>() <= REQUEST_HELD_LEN);
 
 /// What has become of one request.
 #[derive(Debug)]
@@ -35,6 +39,10 @@ pub(crate) enum Pending {
         /// How much of it has been queued so far.
         queued: u64,
     },
+    /// A server has it, and the client wants no response.
+    Muted,
+    /// A server has it, and an error of ours in place of its response ends the connection.
+    Brittle,
     /// Several servers have parts of it.
     Split(SplitId),
     /// Answered; the response waits for its turn in `parked`.
@@ -91,8 +99,8 @@ impl Order {
 
     /// Takes the next place; returns its sequence number.
     #[inline]
-    pub(crate) fn push(&mut self, pending: Pending) -> u32 {
-        let seq = self.push_waiting();
+    pub(crate) fn push(&mut self, pending: Pending, pool: &mut ChunkPool) -> u32 {
+        let seq = self.push_waiting(pool);
         if !matches!(pending, Pending::Waiting) {
             *self.pending_mut(seq) = pending;
         }
@@ -101,14 +109,15 @@ impl Order {
 
     /// As [`Self::push`], for a request that one server has.
     #[inline]
-    pub(crate) const fn push_waiting(&mut self) -> u32 {
-        self.push_many(1)
+    pub(crate) fn push_waiting(&mut self, pool: &mut ChunkPool) -> u32 {
+        self.push_many(1, pool)
     }
 
     /// Takes the next `count` places, for requests that one server has each; returns the sequence
     /// number of the first.
     #[inline]
-    pub(crate) const fn push_many(&mut self, count: u32) -> u32 {
+    pub(crate) fn push_many(&mut self, count: u32, pool: &mut ChunkPool) -> u32 {
+        pool.ledger.charge(to_usize(count) * REQUEST_HELD_LEN);
         let seq = self.head_seq.wrapping_add(self.in_flight);
         self.in_flight += count;
         seq
@@ -131,6 +140,34 @@ impl Order {
         self.entries
             .get(self.place(seq))
             .unwrap_or(&Pending::Waiting)
+    }
+
+    /// Whether the client wants no response to the request `seq`, which must be in flight.
+    #[inline]
+    pub(crate) fn is_muted(&self, seq: u32) -> bool {
+        !self.entries.is_empty() && matches!(self.pending(seq), Pending::Muted)
+    }
+
+    /// The client wants no response to the request that came last, which is in flight.
+    pub(crate) fn mute_last(&mut self) {
+        let seq = self.head_seq.wrapping_add(self.in_flight - 1);
+        if matches!(self.pending(seq), Pending::Waiting | Pending::Brittle) {
+            *self.pending_mut(seq) = Pending::Muted;
+        }
+    }
+
+    /// The request that came last is brittle. Returns false if none came since `in_flight` was as given, or if
+    /// it does not wait any more.
+    pub(crate) fn make_last_brittle(&mut self, in_flight: u32) -> bool {
+        if self.in_flight == in_flight {
+            return false;
+        }
+        let seq = self.head_seq.wrapping_add(self.in_flight - 1);
+        let is_waiting = matches!(self.pending(seq), Pending::Waiting);
+        if is_waiting {
+            *self.pending_mut(seq) = Pending::Brittle;
+        }
+        is_waiting
     }
 
     /// The parts of the request `seq`, of which a fragment is in flight.
@@ -160,11 +197,12 @@ impl Order {
     /// Takes the next place, for a request that is answered with `bytes` already.
     pub(crate) fn push_answered(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
         let pending = self.park(bytes, pool);
-        self.push(pending);
+        self.push(pending, pool);
     }
 
     /// More of the response to `seq`, which is not yet at the head; it goes on.
-    pub(crate) fn respond_more_early(&mut self, seq: u32, bytes: &[u8]) {
+    pub(crate) fn respond_more_early(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) {
+        pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         match self.pending_mut(seq) {
             Pending::Partial(held) => held.extend_from_slice(bytes),
@@ -177,6 +215,7 @@ impl Order {
         let answered = if let Pending::Partial(held) = self.pending_mut(seq) {
             let mut held = mem::take(held);
             held.extend_from_slice(bytes);
+            pool.ledger.charge(bytes.len());
             self.early_len += to_u64(bytes.len());
             Pending::Ready(held)
         } else {
@@ -211,26 +250,32 @@ impl Order {
         if self.parked.capacity() == 0 {
             self.parked = pool.take(ChunkSize::Small);
         }
+        pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         self.parked.extend_from_slice(bytes);
     }
 
     /// The whole response to `seq`, which is not yet at the head, in a buffer of its own.
-    pub(crate) fn respond_owned_early(&mut self, seq: u32, bytes: Vec<u8>) {
+    pub(crate) fn respond_owned_early(&mut self, seq: u32, bytes: Vec<u8>, pool: &mut ChunkPool) {
+        pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         *self.pending_mut(seq) = Pending::Ready(bytes);
     }
 
-    /// Drops what was held of the response to `seq`, which failed; returns its length.
-    pub(crate) fn forget_partial(&mut self, seq: u32) -> u64 {
+    /// Drops what was held of the response to `seq`, which failed.
+    pub(crate) fn forget_partial(&mut self, seq: u32, pool: &mut ChunkPool) {
         if !matches!(self.pending(seq), Pending::Partial(_)) {
-            return 0;
+            return;
         }
-        let Pending::Partial(held) = mem::replace(self.pending_mut(seq), Pending::Waiting) else {
-            return 0;
-        };
-        self.early_len -= to_u64(held.len());
-        to_u64(held.len())
+        if let Pending::Partial(held) = mem::replace(self.pending_mut(seq), Pending::Waiting) {
+            self.take_early(held.len(), pool);
+        }
+    }
+
+    /// A buffer of `len` bytes of an early response is no longer here.
+    fn take_early(&mut self, len: usize, pool: &mut ChunkPool) {
+        pool.ledger.free(len);
+        self.early_len -= to_u64(len);
     }
 
     /// Requests in flight that went to several servers.
@@ -251,7 +296,8 @@ impl Order {
 
     /// Takes the head, which is answered.
     #[inline]
-    pub(crate) fn pop_head(&mut self) {
+    pub(crate) fn pop_head(&mut self, pool: &mut ChunkPool) {
+        pool.ledger.free(REQUEST_HELD_LEN);
         self.entries.pop_front();
         self.head_seq = self.head_seq.wrapping_add(1);
         self.in_flight -= 1;
@@ -265,7 +311,8 @@ impl Order {
 
     /// Takes `count` requests from the head, where [`Self::waiting_head`] was seen.
     #[inline]
-    pub(crate) fn pop_waiting(&mut self, count: u32) {
+    pub(crate) fn pop_waiting(&mut self, count: u32, pool: &mut ChunkPool) {
+        pool.ledger.free(to_usize(count) * REQUEST_HELD_LEN);
         debug_assert!(self.entries.is_empty() && count <= self.in_flight);
         self.head_seq = self.head_seq.wrapping_add(count);
         self.in_flight -= count;
@@ -279,6 +326,7 @@ impl Order {
     }
 
     fn park(&mut self, bytes: &[u8], pool: &mut ChunkPool) -> Pending {
+        pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         if bytes.len() >= SEND_MOVE_MIN {
             return Pending::Ready(bytes.to_vec());
@@ -298,7 +346,8 @@ impl Order {
     /// Forgets the parked responses that have left: a client that always has an early response would
     /// keep them all.
     #[cold]
-    fn compact_parked(&mut self) {
+    fn compact_parked(&mut self, pool: &mut ChunkPool) {
+        pool.ledger.free(self.parked_dead);
         let mut live = Vec::with_capacity(self.parked.len() - self.parked_dead);
         for pending in &mut self.entries {
             if let Pending::Parked { start, len } = pending {
@@ -316,19 +365,23 @@ impl Order {
     pub(crate) fn release(&mut self, out: &mut SendQueue, pool: &mut ChunkPool) {
         while let Some(head) = self.entries.front_mut() {
             match head {
-                Pending::Waiting | Pending::Streaming { .. } | Pending::Split(_) => break,
+                Pending::Waiting
+                | Pending::Muted
+                | Pending::Brittle
+                | Pending::Streaming { .. }
+                | Pending::Split(_) => break,
                 Pending::Partial(held) => {
                     let held = mem::take(held);
-                    self.early_len -= to_u64(held.len());
                     *head = Pending::Streaming {
                         queued: to_u64(held.len()),
                     };
+                    self.take_early(held.len(), pool);
                     out.push(held, pool);
                     break;
                 }
                 Pending::Ready(bytes) => {
                     let bytes = mem::take(bytes);
-                    self.early_len -= to_u64(bytes.len());
+                    self.take_early(bytes.len(), pool);
                     out.push(bytes, pool);
                 }
                 Pending::Parked { .. } => {
@@ -336,10 +389,10 @@ impl Order {
                     continue;
                 }
             }
-            self.pop_head();
+            self.pop_head(pool);
         }
         if self.parked_dead > PARKED_DEAD_MAX.max(self.parked.len() / 2) {
-            self.compact_parked();
+            self.compact_parked(pool);
         }
     }
 
@@ -362,12 +415,14 @@ impl Order {
         }
         self.head_seq = self.head_seq.wrapping_add(count);
         self.in_flight -= count;
+        pool.ledger.free(to_usize(count) * REQUEST_HELD_LEN);
         self.early_len -= to_u64(range.len());
         self.parked_dead += range.len();
         out.append(&self.parked[range], pool);
         self.parked_live -= count;
         if self.parked_live == 0 {
             self.parked_dead = 0;
+            pool.ledger.free(self.parked.len());
             pool.give(mem::take(&mut self.parked));
         }
     }
@@ -375,6 +430,7 @@ impl Order {
     /// Gives all memory back, for a client that is gone, but room for the entries of the next. Nothing is in
     /// flight then.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) {
+        pool.ledger.free_long(self.held());
         pool.give(mem::take(&mut self.parked));
         let mut entries = mem::take(&mut self.entries);
         entries.clear();
@@ -384,13 +440,20 @@ impl Order {
         };
     }
 
+    /// Bytes it is charged for.
+    pub(crate) fn held(&self) -> u64 {
+        self.early_len + to_u64(self.parked_dead + to_usize(self.in_flight) * REQUEST_HELD_LEN)
+    }
+
     /// Panics if the queue contradicts itself.
     pub(crate) fn check_invariants(&self) {
         // One pass: the simulation does this after every tick.
         let (mut parked, mut live, mut early) = (0, 0, 0);
         for (i, pending) in self.entries.iter().enumerate() {
             match pending {
-                Pending::Waiting | Pending::Split(_) => continue,
+                Pending::Waiting | Pending::Muted | Pending::Brittle | Pending::Split(_) => {
+                    continue;
+                }
                 Pending::Streaming { .. } => {
                     assert_eq!(i, 0, "only the head streams");
                     continue;

@@ -12,7 +12,7 @@ use crate::buf::Segment;
 use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
 use crate::limits::BLOCK_MOVE_MIN;
-use crate::num::{to_u64, to_usize};
+use crate::num::to_usize;
 use crate::proto::redis::inline;
 use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
 
@@ -23,28 +23,31 @@ impl Engine {
             return;
         };
         client.last_active = self.shared.now;
-        let before = to_u64(client.recv.len());
+        let before = client.recv.len();
         if client.recv.grows_in_place() {
             client.recv.commit(len);
-            let bytes = client.recv.take();
+            if client.recv.is_waiting() {
+                self.after_parsing(id, before);
+                return;
+            }
+            let bytes = client.recv.take(&mut self.shared.chunks);
             self.parse_kept(id, bytes);
         } else {
             let kept = client.recv.len();
             self.scratch[..kept].copy_from_slice(client.recv.filled());
+            // What was known of the frame is of no use for the next one.
+            client.recv.expect(0);
             self.parse_read(id, kept, len);
         }
-        self.account_recv(id, before);
+        self.after_parsing(id, before);
     }
 
-    /// Notes how many more (or fewer) bytes of unfinished requests the client holds.
-    fn account_recv(&mut self, id: ClientId, before: u64) {
-        // A client that went meanwhile has given back all it held, as counted before.
+    /// What follows the parsing of a client that had kept `before` bytes: it has too much, or nothing to do.
+    fn after_parsing(&mut self, id: ClientId, before: usize) {
         let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
-        let after = to_u64(client.recv.len());
-        self.shared.memory.held = self.shared.memory.held - before + after;
-        if after > before && self.shared.memory.is_exhausted() {
+        if client.recv.len() > before && self.shared.is_exhausted() {
             self.shared.outbox.doomed.push((id, Doom::Memory));
         }
         if client.is_settled() {
@@ -62,7 +65,7 @@ impl Engine {
                 None => {
                     self.scratch = self.shared.chunks.take_block();
                     if let Some(client) = self.clients.roster.get_mut(id) {
-                        client.recv.clear();
+                        client.recv.clear(&mut self.shared.chunks);
                     }
                     return;
                 }
@@ -76,7 +79,7 @@ impl Engine {
             if !rest.is_empty() {
                 client.recv.save(rest, &mut self.shared.chunks);
             } else if kept > 0 {
-                client.recv.clear();
+                client.recv.clear(&mut self.shared.chunks);
             }
         }
         self.scratch = scratch;
@@ -85,7 +88,7 @@ impl Engine {
     /// Whether a client may begin another request at once.
     fn may_begin(&self, id: ClientId) -> bool {
         let client = self.clients.roster.get(id);
-        client.is_some_and(|client| client.room() > 0) && !self.shared.memory.is_short()
+        client.is_some_and(|client| client.room() > 0) && !self.shared.is_short()
     }
 
     /// Parses bytes that the client has kept; what is not parsed is kept again.
@@ -96,7 +99,7 @@ impl Engine {
         let bytes = segment.into_bytes();
         let parsed = self.parse(id, &bytes, false);
         if let Some(client) = self.clients.roster.get_mut(id) {
-            client.recv.restore(bytes, parsed);
+            client.recv.restore(bytes, parsed, &mut self.shared.chunks);
         }
     }
 
@@ -149,7 +152,7 @@ impl Engine {
                 client.pause = Pause::Own;
                 return at;
             }
-            if may_begin_only && self.shared.memory.is_short() {
+            if may_begin_only && self.shared.is_short() {
                 client.pause = Pause::Memory;
                 self.shared.wait_for_memory(id);
                 return at;
@@ -173,7 +176,12 @@ impl Engine {
                     }
                     return at;
                 }
-                Parse::Skip { len } => at += len,
+                Parse::Skip { len } => {
+                    // An empty request is one, too, for a client that wants no response to the next. The rest of
+                    // a refused one comes after its refusal, which was.
+                    self.served(id);
+                    at += len;
+                }
                 Parse::Inline { len } => {
                     if !self.parse_inline(id, &rest[..len]) {
                         return at;
@@ -219,12 +227,19 @@ impl Engine {
     /// Answers a bad request.
     fn refuse_request(&mut self, id: ClientId, invalid: Invalid, frame: &[u8], then: Then) {
         let mut reply = mem::take(&mut self.shared.reply);
-        invalid.write(frame, &mut reply);
+        match (invalid, self.clients.roster.get_mut(id)) {
+            (Invalid::Redis(invalid), Some(client)) if client.session.is_in_transaction() => {
+                client.session.spoil();
+                invalid.write_in_transaction(frame, &mut reply);
+            }
+            _ => invalid.write(frame, &mut reply),
+        }
         if !reply.is_empty() {
             self.answer_now(id, &reply);
         }
         reply.clear();
         self.shared.reply = reply;
+        self.served(id);
         if then == Then::Close {
             self.shared.outbox.notice(Notice::ClientInvalid(id));
             if let Some(client) = self.clients.roster.get_mut(id) {
@@ -238,7 +253,9 @@ impl Engine {
         let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
-        self.shared.memory.held += to_u64(reply.len());
+        if client.session.is_muted() {
+            return;
+        }
         let flush = client.push_answer(reply, &mut self.shared.chunks);
         answered(id, client, flush, &mut self.shared);
     }
@@ -253,9 +270,9 @@ impl Engine {
             return;
         }
         client.pause = Pause::No;
-        let before = to_u64(client.recv.len());
+        let before = client.recv.len();
         if !client.recv.is_empty() {
-            let bytes = client.recv.take();
+            let bytes = client.recv.take(&mut self.shared.chunks);
             self.parse_kept(id, bytes);
         }
         let Some(client) = self.clients.roster.get_mut(id) else {
@@ -263,7 +280,7 @@ impl Engine {
         };
         if client.pause == Pause::No {
             if client.eof_read {
-                client.recv.clear();
+                client.recv.clear(&mut self.shared.chunks);
                 client.phase = Phase::Closing { eof: true };
             } else if mem::take(&mut client.read_refused) && !is_planted(Canary::ResumeReadLost) {
                 self.shared
@@ -272,6 +289,6 @@ impl Engine {
                     .push_back(Action::ResumeRead(id.into()));
             }
         }
-        self.account_recv(id, before);
+        self.after_parsing(id, before);
     }
 }

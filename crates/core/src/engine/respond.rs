@@ -15,7 +15,7 @@ use crate::canary::{Canary, is_planted};
 use crate::ids::ServerConnId;
 use crate::num::to_u64;
 use crate::owner::Report;
-use crate::proto::redis::response::{Verdict, verdict};
+use crate::proto::redis::own::{Verdict, verdict};
 use crate::proto::{self, Protocol, ResponseStep};
 
 /// What came of one read.
@@ -55,12 +55,12 @@ impl Engine {
             clients: &mut self.clients,
             protocol,
         };
-        let before = to_u64(reader.conn.recv.len());
         let outcome = if reader.conn.recv.grows_in_place() {
             reader.conn.recv.commit(len);
-            let bytes = reader.conn.recv.take();
+            let bytes = reader.conn.recv.take(&mut self.shared.chunks);
             let outcome = reader.read(&bytes, &mut self.shared);
-            reader.conn.recv.restore(bytes, outcome.parsed);
+            let chunks = &mut self.shared.chunks;
+            reader.conn.recv.restore(bytes, outcome.parsed, chunks);
             outcome
         } else {
             let kept = reader.conn.recv.len();
@@ -71,13 +71,12 @@ impl Engine {
             if !rest.is_empty() {
                 reader.conn.recv.save(rest, &mut self.shared.chunks);
             } else if !reader.conn.recv.is_empty() {
-                reader.conn.recv.clear();
+                reader.conn.recv.clear(&mut self.shared.chunks);
             }
             outcome
         };
-        let after = to_u64(conn.recv.len());
-        conn.recv.expect(conn.recv.len() + 1);
-        self.shared.memory.held = self.shared.memory.held - before + after;
+        // What is kept is a line; where it ends is not known.
+        conn.recv.expect(0);
         if outcome.is_served
             && outcome.fatal.is_none()
             && mem::take(&mut server_state.health.is_away)
@@ -149,6 +148,11 @@ impl Reader<'_> {
                     self.finish(origin, &rest[..len], &mut outcome, shared);
                     outcome.parsed += len;
                 }
+                // An answer to AUTH, SELECT or a probe is one line. A response in parts is none, and its
+                // last part could look like any answer.
+                ResponseStep::More(1..) if origin.is_ours() => {
+                    outcome.fatal = Some(Closed::HandshakeRefused);
+                }
                 ResponseStep::More(len) => {
                     if len > 0 {
                         self.clients.answer_more(origin, &rest[..len], shared);
@@ -180,7 +184,7 @@ impl Reader<'_> {
         outcome.fatal = Some(Closed::Invalid);
         if self.conn.sent == 0
             && let ResponseStep::Done(len) = self.conn.parser.step(bytes)
-            && proto::is_error(self.protocol, &bytes[..len])
+            && proto::is_quotable(self.protocol, &bytes[..len])
         {
             outcome.fatal = Some(Closed::TurnedAway);
             outcome.refusal = Some(bytes[..len].to_vec());
@@ -194,7 +198,7 @@ impl Reader<'_> {
         // A response that came in several reads is no error line, whatever its last part looks like.
         let is_whole = response_len == to_u64(bytes.len());
         let is_first = self.conn.answered == 0;
-        let slot = self.conn.pop_slot();
+        let slot = self.conn.pop_slot(&mut shared.chunks);
         let may_be_refusal = is_first && is_whole && proto::is_error(self.protocol, bytes);
         if may_be_refusal {
             self.conn.note_refusal(shared.now);
@@ -240,7 +244,7 @@ impl Reader<'_> {
             outcome.probed = Some(accepted);
         } else if !accepted && !is_planted(Canary::RefusalIgnored) {
             outcome.fatal = Some(Closed::HandshakeRefused);
-            outcome.refusal = bytes.starts_with(b"-").then(|| bytes.to_vec());
+            outcome.refusal = proto::is_quotable(self.protocol, bytes).then(|| bytes.to_vec());
             return;
         }
         let more = self.conn.pipeline.front().is_some_and(Slot::is_ours);

@@ -24,7 +24,9 @@ use super::shared::Shared;
 use super::slot::{Finished, Origin, Queued, Slot};
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, ServerConnId};
-use crate::limits::{RUN_COPY_LEN_MAX, RUN_LEN_MAX, SERVER_EARLY_FLUSH_LEN};
+use crate::limits::{
+    REQUEST_HELD_LEN, RUN_COPY_LEN_MAX, RUN_LEN_MAX, SERVER_EARLY_FLUSH_LEN, SLOT_HELD_LEN,
+};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{Parse, Part, Request, RequestParser, ResponseStep, Route};
 use crate::time::Micros;
@@ -71,6 +73,9 @@ struct Owner {
     conn: Option<ServerConnId>,
 }
 
+/// Bytes held for each request that is owed a response, beside its own.
+const OWED_HELD_LEN: usize = REQUEST_HELD_LEN + SLOT_HELD_LEN;
+
 const NONE: u32 = u32::MAX;
 
 impl Default for Plan {
@@ -106,6 +111,11 @@ impl Plan {
         }
         self.owed = 0;
         self.len = 0;
+    }
+
+    /// Bytes that will be held for all entries.
+    const fn held_len(&self) -> usize {
+        self.len + to_usize(self.owed) * OWED_HELD_LEN
     }
 
     /// Parses requests with one key, at most `count_max`. Returns how many, and what was parsed of the
@@ -147,14 +157,14 @@ impl Plan {
         }
     }
 
-    /// Plans the first `count` requests, the bytes of which begin at `start`, until they have more than
-    /// `len_max` bytes. Returns how many.
+    /// Plans the first `count` requests, the bytes of which begin at `start`, until more than `held_max` bytes
+    /// are held for them. Returns how many.
     #[inline(never)]
     fn find_owners(
         &mut self,
         count: usize,
         (bytes, start): (&[u8], usize),
-        len_max: usize,
+        held_max: usize,
         pool: &Pool,
         rng: &mut Rng,
     ) -> usize {
@@ -197,7 +207,7 @@ impl Plan {
             planned = index + 1;
             owed += u32::from(!request.noreply || is_planted(Canary::NoreplyOwed));
             at += request.len;
-            if to_usize(at - first) > len_max {
+            if to_usize(at - first) + to_usize(owed) * OWED_HELD_LEN > held_max {
                 break;
             }
         }
@@ -254,14 +264,14 @@ impl Plan {
         }
         conn.out
             .append(&bytes[to_usize(start)..to_usize(end)], &mut shared.chunks);
-        conn.pipeline.extend(&self.slots[..slots]);
-        let (slots, len) = (to_u64(slots), stream_end - stream_start);
-        conn.count_queued(&Queued {
-            requests: slots + silent,
+        let (count, len) = (to_u64(slots), stream_end - stream_start);
+        let queued = Queued {
+            requests: count + silent,
             len,
-            slots,
+            slots: count,
             slots_len: len - silent_len,
-        });
+        };
+        conn.push_slots(&self.slots[..slots], &queued, &mut shared.chunks);
         shared.outbox.is_urgent |= conn.out.len() > SERVER_EARLY_FLUSH_LEN;
         silent > 0
     }
@@ -282,7 +292,7 @@ impl Engine {
     ) -> Option<Parse> {
         let client = self.clients.roster.get_mut(id)?;
         let pool = &self.pools[client.pool.index()];
-        if client.limits.unauthenticated && !is_planted(Canary::StrangerAdmitted) {
+        if client.is_gated && !is_planted(Canary::StrangerAdmitted) {
             return Some(client.parser.parse_noting(
                 &bytes[*at..],
                 &client.limits,
@@ -304,11 +314,7 @@ impl Engine {
         let room = to_usize(client.room());
         let goes_alone = plan.alone > 0;
         plan.alone = plan.alone.saturating_sub(1);
-        if goes_alone
-            || to_usize(request.len) == rest.len()
-            || room == 1
-            || shared.memory.left() == 0
-        {
+        if goes_alone || to_usize(request.len) == rest.len() || room == 1 || shared.left() == 0 {
             // One alone needs no plan.
             let Some(owner) = pool.owner(key.of(rest), &mut self.rng) else {
                 return Some(first);
@@ -332,7 +338,7 @@ impl Engine {
             plan.last.resize(pool.shard_count(), NONE);
         }
         let (parsed, mut left) = plan.parse(rest, client, room, noted);
-        let memory_left = usize::try_from(shared.memory.left()).unwrap_or(usize::MAX);
+        let memory_left = usize::try_from(shared.left()).unwrap_or(usize::MAX);
         let planned = plan.find_owners(parsed, (bytes, *at), memory_left, pool, &mut self.rng);
         let is_taken = plan.owners.iter_mut().all(|owner| {
             let server = pool.server(owner.position);
@@ -347,11 +353,11 @@ impl Engine {
             client.parser = parser;
             return Some(client.parser.parse_noting(rest, &client.limits, noted));
         }
-        if planned < parsed || plan.len > memory_left {
+        if planned < parsed || plan.held_len() > memory_left {
             client.parser = RequestParser::new(pool.config.protocol);
             left = None;
         }
-        let first_seq = client.order.push_many(plan.owed);
+        let first_seq = client.order.push_many(plan.owed, &mut shared.chunks);
         for place in 0..plan.owners.len() {
             let owner = plan.owners[place];
             let conn_id = owner.conn.expect("it was just chosen");
@@ -367,7 +373,6 @@ impl Engine {
             }
         }
         *at += plan.len;
-        shared.memory.held += to_u64(plan.len);
         plan.clear();
         left
     }
@@ -377,8 +382,6 @@ impl Engine {
 struct Group<'a> {
     id: ClientId,
     client: &'a mut Client,
-    /// Where the first one begins.
-    first: usize,
     /// Where the first one begins that has not been copied.
     start: usize,
     /// Those that have not been copied came before their turn.
@@ -454,7 +457,6 @@ fn pass_on(
             group = Some(Group {
                 id,
                 client,
-                first: at,
                 start: at,
                 are_early: false,
                 has_output: false,
@@ -469,7 +471,8 @@ fn pass_on(
             let (in_turn, in_turn_len) =
                 of_client.find_in_turn((&ahead[index..], &lens[index..]), at);
             if in_turn > 1 {
-                of_client.client.pop_waiting(to_u32(in_turn));
+                let count = to_u32(in_turn);
+                of_client.client.pop_waiting(count, &mut shared.chunks);
                 of_client.has_output = true;
                 at += in_turn_len;
                 index += in_turn;
@@ -521,6 +524,10 @@ impl Group<'_> {
     #[inline(always)]
     fn add(&mut self, bytes: &[u8], at: usize, len: usize, seq: u32, shared: &mut Shared) {
         self.client.note_response(to_u64(len));
+        if self.client.order.is_muted(seq) {
+            self.drop(bytes, at, len, seq, shared);
+            return;
+        }
         let is_early = !self.client.order.is_head(seq);
         if is_early != self.are_early || at + len - self.start > RUN_COPY_LEN_MAX {
             self.copy(bytes, at, shared);
@@ -537,7 +544,7 @@ impl Group<'_> {
                 self.start = at + len;
             }
         } else {
-            self.client.order.pop_head();
+            self.client.order.pop_head(&mut shared.chunks);
             self.has_output = true;
             if self.client.order.is_head_answered() {
                 self.copy(bytes, at + len, shared);
@@ -546,6 +553,14 @@ impl Group<'_> {
                     .release(&mut self.client.out, &mut shared.chunks);
             }
         }
+    }
+
+    /// The client wants nothing of the next response but that its turn passes.
+    #[cold]
+    fn drop(&mut self, bytes: &[u8], at: usize, len: usize, seq: u32, shared: &mut Shared) {
+        self.copy(bytes, at, shared);
+        self.start += len;
+        self.has_output |= self.client.respond(seq, &[], &mut shared.chunks);
     }
 
     /// Copies the responses before `end` to where they belong.
@@ -568,7 +583,6 @@ impl Group<'_> {
     #[inline]
     fn end(mut self, bytes: &[u8], end: usize, shared: &mut Shared) {
         self.copy(bytes, end, shared);
-        shared.memory.held += to_u64(end - self.first);
         answered(self.id, self.client, self.has_output, shared);
     }
 }

@@ -20,9 +20,12 @@ use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::counters::ServerCounters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
+use crate::limits::SLOT_HELD_LEN;
 use crate::num::{to_u64, to_usize};
 use crate::proto::{Protocol, ResponseParser};
 use crate::time::{Micros, Span};
+
+const _: () = assert!(size_of::<Slot>() + size_of::<Write>() <= SLOT_HELD_LEN);
 
 /// The kernel took all up to `end` of a connection's stream.
 #[derive(Clone, Copy, Debug)]
@@ -159,7 +162,7 @@ impl ServerConn {
 
     /// A client's request whose bytes have just been appended to `out`.
     #[inline(always)]
-    pub(crate) fn queued(&mut self, request: Outgoing, now: Micros) {
+    pub(crate) fn queued(&mut self, request: Outgoing, now: Micros, pool: &mut ChunkPool) {
         let Outgoing {
             origin,
             len,
@@ -168,13 +171,15 @@ impl ServerConn {
         self.counters.requests.add(1);
         self.counters.request_bytes.add(u64::from(len));
         if let Some(origin) = origin {
-            self.push_slot(Slot::new(origin, len, readonly, now));
+            self.push_slot(Slot::new(origin, len, readonly, now), pool);
         }
     }
 
-    /// Requests whose bytes and slots have just been appended.
+    /// Requests whose bytes have just been appended, and the slots of those that are owed a response.
     #[inline]
-    pub(crate) fn count_queued(&mut self, queued: &Queued) {
+    pub(crate) fn push_slots(&mut self, slots: &[Slot], queued: &Queued, pool: &mut ChunkPool) {
+        pool.ledger.charge(slots.len() * SLOT_HELD_LEN);
+        self.pipeline.extend(slots);
         self.unwritten_len += queued.slots_len;
         self.counters.requests.add(queued.requests);
         self.counters.request_bytes.add(queued.len);
@@ -184,7 +189,8 @@ impl ServerConn {
 
     /// The slot of a request whose bytes have just been appended to `out`.
     #[inline]
-    pub(crate) fn push_slot(&mut self, mut slot: Slot) {
+    pub(crate) fn push_slot(&mut self, mut slot: Slot, pool: &mut ChunkPool) {
+        pool.ledger.charge(SLOT_HELD_LEN);
         slot.end = self.stream_end();
         self.pipeline.push_back(slot);
         self.unwritten_len += slot.len();
@@ -194,7 +200,8 @@ impl ServerConn {
 
     /// Takes out the slot whose response has come.
     #[inline]
-    pub(crate) fn pop_slot(&mut self) -> Slot {
+    pub(crate) fn pop_slot(&mut self, pool: &mut ChunkPool) -> Slot {
+        pool.ledger.free(SLOT_HELD_LEN);
         let slot = self
             .pipeline
             .pop_front()
@@ -231,6 +238,7 @@ impl ServerConn {
 
     /// Takes out the first slots, which are written and have not expired: their responses have come.
     pub(crate) fn finish_run(&mut self, done: &Finished, pool: &mut ChunkPool) {
+        pool.ledger.free(done.slots * SLOT_HELD_LEN);
         self.answered = self.pipeline[done.slots - 1].end;
         self.pipeline.drain(..done.slots);
         self.written -= done.slots;
@@ -255,7 +263,7 @@ impl ServerConn {
     pub(crate) fn commit(&mut self, len: usize, now: Micros, pool: &mut ChunkPool) {
         let (kept, mut end) = (&mut self.kept, self.sent);
         let mut segment_rest = to_u64(self.out.sent_prefix().len());
-        self.out.commit_with(len, |segment| {
+        self.out.commit_with(len, pool, |segment, pool| {
             // A segment is done with when what was left of it has gone.
             let taken = to_u64(segment.len()) - mem::take(&mut segment_rest);
             end += taken;
@@ -454,6 +462,7 @@ impl ServerConn {
             let bytes = tail[from..from + to_usize(slot.len)].to_vec();
             moved.push(Moved { slot, bytes });
         }
+        pool.ledger.free(moved.len() * SLOT_HELD_LEN);
         moved
     }
 
@@ -487,12 +496,27 @@ impl ServerConn {
                 self.pipeline.push_back(slot);
             }
         }
+        pool.ledger.free(withdrawn.len() * SLOT_HELD_LEN);
         kept.extend_from_slice(&unsent[copied..]);
         self.out.push(kept, pool);
         if self.out.is_empty() {
             self.stuck_since = None;
         }
         withdrawn
+    }
+
+    /// Takes out everything, for a connection that is over: the slots are the caller's.
+    pub(crate) fn clear(&mut self, pool: &mut ChunkPool) -> VecDeque<Slot> {
+        self.recv.clear(pool);
+        self.out.clear(pool);
+        self.kept.clear(pool);
+        pool.ledger.free(self.pipeline.len() * SLOT_HELD_LEN);
+        mem::take(&mut self.pipeline)
+    }
+
+    /// Bytes it is charged for.
+    pub(crate) fn held(&self) -> u64 {
+        self.recv.held() + self.out.held() + to_u64(self.pipeline.len() * SLOT_HELD_LEN)
     }
 
     /// Panics if the connection contradicts itself.

@@ -52,14 +52,42 @@ impl Shared {
     }
 }
 
-/// Bytes held in all buffers of the engine, against `memory_limit`.
+/// What is held, against the limits.
+impl Shared {
+    #[inline]
+    const fn held(&self) -> u64 {
+        self.chunks.held()
+    }
+
+    #[inline]
+    pub(crate) const fn is_short(&self) -> bool {
+        self.held() > self.memory.soft
+    }
+
+    /// Bytes that may still come before it is short.
+    #[inline]
+    pub(crate) const fn left(&self) -> u64 {
+        self.memory.soft.saturating_sub(self.held())
+    }
+
+    #[inline]
+    pub(crate) const fn is_exhausted(&self) -> bool {
+        self.held() > self.memory.hard
+    }
+
+    /// Whether those who wait may go on: with a margin, so that they do not all stop again at once.
+    pub(crate) const fn has_recovered(&self) -> bool {
+        self.held() <= self.memory.soft / 8 * 7
+    }
+}
+
+/// The bounds of what is held in all buffers, see [`crate::buf::Ledger`], and who waits for them.
 ///
 /// Above the soft limit no client may *begin* a request; those in the middle of one go on, because
 /// only complete requests can ever leave. At the hard limit the client whose bytes came last is
 /// closed. What happens when the wait for the soft limit takes too long is in `memory`.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    pub(crate) held: u64,
     soft: u64,
     hard: u64,
     /// Clients that wait for the soft limit.
@@ -75,33 +103,11 @@ impl Memory {
         // 0 is no limit, so that a configuration made by hand need not name one.
         let hard = if limit == 0 { u64::MAX } else { limit };
         Self {
-            held: 0,
             soft: hard / 100 * MEMORY_LIMIT_SOFT_PERCENT,
             hard,
             waiting: Vec::new(),
             waiting_since: Micros(0),
             alarm_at: None,
         }
-    }
-
-    #[inline]
-    pub(crate) const fn is_short(&self) -> bool {
-        self.held > self.soft
-    }
-
-    /// Bytes that may still come before it is short.
-    #[inline]
-    pub(crate) const fn left(&self) -> u64 {
-        self.soft.saturating_sub(self.held)
-    }
-
-    #[inline]
-    pub(crate) const fn is_exhausted(&self) -> bool {
-        self.held > self.hard
-    }
-
-    /// Whether those who wait may go on: with a margin, so that they do not all stop again at once.
-    pub(crate) const fn has_recovered(&self) -> bool {
-        self.held <= self.soft / 8 * 7
     }
 }

@@ -26,6 +26,11 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
+    /// Whether the request is the proxy's own and no client's.
+    pub(crate) const fn is_ours(self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
     /// The client that waits for the response.
     pub(crate) const fn client(self) -> Option<ClientId> {
         match self {
@@ -72,7 +77,7 @@ impl Slot {
 
     /// Whether it is the proxy's own request and no client's.
     pub(crate) const fn is_ours(&self) -> bool {
-        matches!(self.origin, Origin::Own(_))
+        self.origin.is_ours()
     }
 
     /// Offset of its first byte.

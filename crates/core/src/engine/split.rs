@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
+use crate::buf::ChunkPool;
 use crate::limits::{FREE_FRAGMENT_LEN_MAX, FREE_FRAGMENTS_MAX, FREE_SPLITS_MAX};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{self, FragmentResponse, Merge, Run};
@@ -26,7 +27,9 @@ struct Split {
     /// The first `fragment_count` are in use; the others keep their memory for later.
     fragments: Vec<FragmentResponse>,
     fragment_count: usize,
-    /// Bytes held in `fragments`.
+    /// Bytes of responses in `fragments`.
+    len: usize,
+    /// Bytes charged: those, and what says where they belong.
     held: usize,
     live: bool,
 }
@@ -45,6 +48,7 @@ impl Splits {
         merge: Merge,
         runs: impl IntoIterator<Item = Run>,
         keys: impl ExactSizeIterator<Item = u32>,
+        pool: &mut ChunkPool,
     ) -> SplitId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.splits.push(Split::empty());
@@ -55,7 +59,7 @@ impl Splits {
         split.live = true;
         split.merge = merge;
         split.missing = to_u32(keys.len());
-        split.held = 0;
+        split.len = 0;
         split.runs.clear();
         split.runs.extend(runs);
         split.fragment_count = keys.len();
@@ -70,17 +74,28 @@ impl Splits {
             fragment.marks.clear();
             fragment.next = 0;
         }
+        split.held =
+            size_of_val(&*split.runs) + split.fragment_count * size_of::<FragmentResponse>();
+        pool.ledger.charge(split.held);
         SplitId(index)
     }
 
-    /// More of a fragment's response. Returns how many bytes the split holds now.
-    pub(crate) fn extend(&mut self, id: SplitId, fragment: FragmentIdx, bytes: &[u8]) -> usize {
+    /// More of a fragment's response. Returns how many bytes of responses the split has now.
+    pub(crate) fn extend(
+        &mut self,
+        id: SplitId,
+        fragment: FragmentIdx,
+        bytes: &[u8],
+        pool: &mut ChunkPool,
+    ) -> usize {
         let split = self.live_mut(id);
         split.fragments[usize::from(fragment.0)]
             .bytes
             .extend_from_slice(bytes);
+        split.len += bytes.len();
         split.held += bytes.len();
-        split.held
+        pool.ledger.charge(bytes.len());
+        split.len
     }
 
     /// A whole response, or the rest of one; `marks` as in [`FragmentResponse`].
@@ -88,25 +103,36 @@ impl Splits {
         &mut self,
         id: SplitId,
         fragment: FragmentIdx,
-        bytes: &[u8],
-        marks: &[usize],
+        (bytes, marks): (&[u8], &[usize]),
+        pool: &mut ChunkPool,
     ) {
-        self.extend(id, fragment, bytes);
-        let fragment = &mut self.live_mut(id).fragments[usize::from(fragment.0)];
-        fragment.marks.extend_from_slice(marks);
-    }
-
-    /// A fragment's response failed: what had come of it is replaced. Returns how much that was.
-    pub(crate) fn replace(&mut self, id: SplitId, fragment: FragmentIdx, bytes: &[u8]) -> usize {
+        self.extend(id, fragment, bytes, pool);
         let split = self.live_mut(id);
         let fragment = &mut split.fragments[usize::from(fragment.0)];
+        fragment.marks.extend_from_slice(marks);
+        split.held += size_of_val(marks);
+        pool.ledger.charge(size_of_val(marks));
+    }
+
+    /// A fragment's response failed: what had come of it is replaced.
+    pub(crate) fn replace(
+        &mut self,
+        id: SplitId,
+        fragment: FragmentIdx,
+        bytes: &[u8],
+        pool: &mut ChunkPool,
+    ) {
+        let split = self.live_mut(id);
+        let fragment = &mut split.fragments[usize::from(fragment.0)];
+        let marks_len = size_of_val(&*fragment.marks);
         fragment.marks.clear();
         let held = &mut fragment.bytes;
         let replaced = held.len();
-        split.held = split.held - replaced + bytes.len();
+        split.len = split.len - replaced + bytes.len();
+        split.held = split.held - replaced - marks_len + bytes.len();
+        pool.ledger.change(replaced + marks_len, bytes.len());
         held.clear();
         held.extend_from_slice(bytes);
-        replaced
     }
 
     /// A fragment's response is complete. Returns whether all are.
@@ -119,28 +145,27 @@ impl Splits {
         split.missing == 0
     }
 
-    /// Appends the one response and frees the split. Returns how many bytes it held.
-    pub(crate) fn merge(&mut self, id: SplitId, out: &mut Vec<u8>) -> usize {
+    /// Appends the one response and frees the split.
+    pub(crate) fn merge(&mut self, id: SplitId, out: &mut Vec<u8>, pool: &mut ChunkPool) {
         let split = self.live_mut(id);
         assert_eq!(split.missing, 0, "all fragments have answered");
         let fragments = &mut split.fragments[..split.fragment_count];
         proto::merge(split.merge, &split.runs, fragments, out);
-        self.close(id)
+        self.close(id, pool);
     }
 
-    /// Frees a split, finished or not. Returns the bytes it held.
-    pub(crate) fn close(&mut self, id: SplitId) -> usize {
+    /// Frees a split, finished or not.
+    pub(crate) fn close(&mut self, id: SplitId, pool: &mut ChunkPool) {
         let keep = self.free.len() < FREE_SPLITS_MAX;
         let split = self.live_mut(id);
         split.live = false;
-        let held = mem::take(&mut split.held);
+        pool.ledger.free(mem::take(&mut split.held));
         if keep {
             split.shrink();
         } else {
             *split = Split::empty();
         }
         self.free.push(id.0);
-        held
     }
 
     /// Bytes held by all splits in flight.
@@ -157,7 +182,7 @@ impl Splits {
         to_u64(self.splits[to_usize(id.0)].held)
     }
 
-    /// Splits in flight.
+    /// How many splits are in flight.
     pub(crate) fn len(&self) -> usize {
         self.splits.len() - self.free.len()
     }
@@ -177,6 +202,7 @@ impl Split {
             runs: Vec::new(),
             fragments: Vec::new(),
             fragment_count: 0,
+            len: 0,
             held: 0,
             live: false,
         }

@@ -186,10 +186,10 @@ impl Upstream {
             errand.write(&pool.config, &mut bytes);
             conn.out.append(&bytes, &mut shared.chunks);
             let len = to_u32(bytes.len());
-            conn.push_slot(Slot::new(Origin::Own(errand), len, false, shared.now));
+            let slot = Slot::new(Origin::Own(errand), len, false, shared.now);
+            conn.push_slot(slot, &mut shared.chunks);
         }
         conn.handshake_len = conn.out.len();
-        shared.memory.held += conn.out.len();
         let id = self.conns.insert_with(|_| conn);
         if let Some(timeout) = pool.config.timeout {
             self.arm(id, timeout, shared);
@@ -249,8 +249,7 @@ impl Upstream {
         shared: &mut Shared,
     ) {
         let conn = self.chosen_mut(id);
-        conn.queued(request, shared.now);
-        shared.memory.held += u64::from(request.len);
+        conn.queued(request, shared.now, &mut shared.chunks);
         self.announce(id, timeout, shared);
     }
 
@@ -374,7 +373,6 @@ impl Upstream {
             return;
         };
         conn.commit(len, shared.now, &mut shared.chunks);
-        shared.memory.held -= to_u64(len);
         wake_stalled(conn, shared);
     }
 
@@ -387,10 +385,7 @@ impl Upstream {
     }
 
     pub(crate) fn held(&self) -> u64 {
-        self.conns
-            .iter()
-            .map(|(_, conn)| conn.out.len() + to_u64(conn.recv.len()))
-            .sum()
+        self.conns.iter().map(|(_, conn)| conn.held()).sum()
     }
 
     pub(crate) fn check_invariants(&self, pools: &[Pool]) {

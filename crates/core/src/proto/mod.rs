@@ -54,9 +54,10 @@ pub enum Parse {
         /// Bytes of the line, `LF` included.
         len: usize,
     },
-    /// The frame goes on; it is known to have at least `need` bytes (more than were given).
+    /// The frame goes on.
     Incomplete {
-        /// Least length of the frame, a hint for buffers; never above the size limit.
+        /// A hint for buffers: the length of the frame; or its least length, if that is far more
+        /// than was given; or 0 if neither is known. Never above the size limit.
         need: usize,
     },
     /// `len` bytes are to be dropped without a word: an empty line, or more of a refused request.
@@ -132,6 +133,8 @@ pub enum Merge {
     Values,
     /// Memcached lines: the first (flush_all, verbosity).
     Line,
+    /// No response: the client wants none.
+    Nothing,
 }
 
 /// One key of a multi-key request.
@@ -357,13 +360,21 @@ impl Invalid {
 
 /// Appends a failure of the proxy or of a server: `-ERR text` or `SERVER_ERROR text`, with line end.
 pub fn write_error(protocol: Protocol, text: &str, out: &mut Vec<u8>) {
-    let prefix: &[u8] = match protocol {
-        Protocol::Redis => b"-ERR ",
-        Protocol::Memcache => b"SERVER_ERROR ",
-    };
-    out.extend_from_slice(prefix);
-    out.extend_from_slice(text.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    match protocol {
+        Protocol::Redis => redis::own::write_error(text, out),
+        Protocol::Memcache => {
+            out.extend_from_slice(b"SERVER_ERROR ");
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Whether a whole response may be quoted to others than those it answers: it is an error of one line.
+#[must_use]
+pub fn is_quotable(protocol: Protocol, response: &[u8]) -> bool {
+    let line = response.strip_suffix(b"\r\n").unwrap_or(b"\n");
+    is_error(protocol, response) && memchr::memchr2(b'\r', b'\n', line).is_none()
 }
 
 /// Whether a whole response tells of a failure.
@@ -394,6 +405,14 @@ pub fn parts(protocol: Protocol, frame: &[u8], request: &Request, out: &mut Vec<
     match protocol {
         Protocol::Redis => redis::split::parts(frame, request, out),
         Protocol::Memcache => memcache::split::parts(frame, request, out),
+    }
+}
+
+/// Appends where the patterns of a [`Route::Keys`] request begin that name keys which only the server knows,
+/// each up to the first byte that stands for others (redis SORT).
+pub fn patterns(protocol: Protocol, frame: &[u8], request: &Request, out: &mut Vec<Span>) {
+    if protocol == Protocol::Redis {
+        redis::split::patterns(frame, request, out);
     }
 }
 
@@ -442,6 +461,7 @@ pub fn merge(how: Merge, runs: &[Run], fragments: &mut [FragmentResponse], out: 
             redis::merge::merge(how, runs, fragments, out);
         }
         Merge::Values | Merge::Line => memcache::merge::merge(how, runs, fragments, out),
+        Merge::Nothing => {}
     }
 }
 

@@ -7,10 +7,15 @@
 #[inline]
 #[must_use]
 pub fn hashed_part(key: &[u8], tag: Option<[u8; 2]>) -> &[u8] {
-    match tag {
-        Some([open, close]) => tagged(key, open, close).unwrap_or(key),
-        None => key,
-    }
+    tag_of(key, tag).unwrap_or(key)
+}
+
+/// The tag of a key, if it has one.
+#[inline]
+#[must_use]
+pub fn tag_of(key: &[u8], tag: Option<[u8; 2]>) -> Option<&[u8]> {
+    let [open, close] = tag?;
+    tagged(key, open, close)
 }
 
 fn tagged(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {

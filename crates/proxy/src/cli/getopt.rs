@@ -82,16 +82,19 @@ impl fmt::Display for Opt {
 }
 
 /// Why a word is no option.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
     /// The letter that is reported.
     Unknown(u8),
+    /// The name as typed, without its dashes and its value.
+    UnknownName(Vec<u8>),
+    /// An abbreviation, and the names it may stand for.
+    Ambiguous(Vec<u8>, Vec<&'static str>),
+    /// One that takes no value was given one.
+    ValueUnwanted(Opt),
     /// The command line ended where a value was due.
     ValueMissing(Opt),
 }
-
-// compat: an unknown or ambiguous long option is reported as a NUL byte.
-const UNKNOWN_LONG: Fault = Fault::Unknown(0);
 
 /// The options of a command line, each with its value (empty for one that takes none).
 pub(super) struct Words<I> {
@@ -130,12 +133,12 @@ impl<I: Iterator<Item = OsString>> Words<I> {
             Some(at) => (&word[..at], Some(word[at + 1..].to_vec())),
             None => (word, None),
         };
-        let spec = long_spec(name).ok_or(UNKNOWN_LONG)?;
+        let spec = long_spec(name)?;
         let value = match (spec.takes_value, attached) {
             (true, Some(value)) => value,
             (true, None) => self.next_word(spec.option)?,
             (false, None) => Vec::new(),
-            (false, Some(_)) => return Err(spec.short.map_or(UNKNOWN_LONG, Fault::Unknown)),
+            (false, Some(_)) => return Err(Fault::ValueUnwanted(spec.option)),
         };
         Ok((spec.option, value))
     }
@@ -148,18 +151,27 @@ impl<I: Iterator<Item = OsString>> Words<I> {
 
 /// The option a possibly abbreviated name means. Options of 0.5 are asked first: what was
 /// unambiguous then stays so, and what was ambiguous stays an error.
-fn long_spec(name: &[u8]) -> Option<&'static Spec> {
+fn long_spec(name: &[u8]) -> Result<&'static Spec, Fault> {
     if let Some(exact) = SPECS.iter().find(|spec| spec.long.as_bytes() == name) {
-        return Some(exact);
+        return Ok(exact);
     }
-    let matches = |ours: bool| {
-        SPECS.iter().filter(move |spec| {
-            spec.short.is_none() == ours && spec.long.as_bytes().starts_with(name)
-        })
+    let matches = |ours: bool| -> Vec<&'static Spec> {
+        let meant =
+            |spec: &&Spec| spec.short.is_none() == ours && spec.long.as_bytes().starts_with(name);
+        SPECS.iter().filter(meant).collect()
     };
-    let ours = matches(false).next().is_none();
-    let mut candidates = matches(ours);
-    candidates.next().filter(|_| candidates.next().is_none())
+    let mut meant = matches(false);
+    if meant.is_empty() {
+        meant = matches(true);
+    }
+    match meant[..] {
+        [] => Err(Fault::UnknownName(name.to_vec())),
+        [spec] => Ok(spec),
+        _ => {
+            let names = meant.iter().map(|spec| spec.long).collect();
+            Err(Fault::Ambiguous(name.to_vec(), names))
+        }
+    }
 }
 
 impl<I: Iterator<Item = OsString>> Iterator for Words<I> {

@@ -2,8 +2,13 @@
 
 use super::*;
 
+/// Where no file is.
+fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+    parse(args, |_| false)
+}
+
 fn parse_line(line: &str) -> Result<Invocation, UsageError> {
-    parse(line.split_whitespace().map(OsString::from))
+    read(line.split_whitespace().map(OsString::from))
 }
 
 fn options(line: &str) -> Options {
@@ -109,8 +114,15 @@ fn long_options_may_be_abbreviated() {
 #[test]
 fn our_options_make_none_of_the_old_ones_ambiguous() {
     // Ambiguous among the old ones alone, so it stays an error.
-    for line in ["--d", "--s", "--v", "--stats-", "--=5", "--nonsense", "---"] {
-        assert_eq!(error(line), "nutcracker: invalid option -- '\0'", "{line}");
+    for (line, expected) in [
+        ("--d", "option '--d' may be --daemonize, --describe-stats"),
+        ("--v", "option '--v' may be --version, --verbose"),
+        (
+            "--stats-=5",
+            "option '--stats-' may be --stats-port, --stats-addr, --stats-interval",
+        ),
+    ] {
+        assert_eq!(error(line), format!("nutcracker: {expected}"), "{line}");
     }
     for (name, spec) in [
         ("p", "pid-file"),
@@ -139,7 +151,7 @@ fn modes_take_precedence_over_running() {
 
 #[test]
 fn an_empty_output_is_stderr_and_other_empty_names_stay() {
-    let parsed = parse(["-o", "", "-p", "", "--conf-file="].map(OsString::from));
+    let parsed = read(["-o", "", "-p", "", "--conf-file="].map(OsString::from));
     let Ok(Invocation::Run(options)) = parsed else {
         panic!("{parsed:?}");
     };
@@ -164,6 +176,7 @@ fn bounds_are_accepted_and_levels_clamped() {
     );
 }
 
+// D71
 #[test]
 fn every_wrong_option_has_its_line() {
     for (line, expected) in [
@@ -182,8 +195,11 @@ fn every_wrong_option_has_its_line() {
         ("-Q", "invalid option -- 'Q'"),
         ("-tQ", "invalid option -- 'Q'"),
         ("-t=x", "invalid option -- '='"),
-        ("--test-conf=x", "invalid option -- 't'"),
-        ("--help=", "invalid option -- 'h'"),
+        ("--test-conf=x", "option -t takes no value"),
+        ("--help=", "option -h takes no value"),
+        ("--nonsense", "unknown option '--nonsense'"),
+        ("--nonsense=5", "unknown option '--nonsense'"),
+        ("---", "unknown option '---'"),
         ("-v x", "option -v requires a number"),
         ("-v=5", "option -v requires a number"),
         ("-v -1", "option -v requires a number"),
@@ -244,12 +260,66 @@ fn every_wrong_option_has_its_line() {
 
 #[test]
 fn an_option_may_be_any_byte() {
-    let parsed = parse([OsString::from_vec(b"-\xff".to_vec())]);
+    let parsed = read([OsString::from_vec(b"--\xff=1".to_vec())]);
+    let line = b"nutcracker: unknown option '--\xff'".to_vec();
+    assert_eq!(parsed, Err(UsageError(line)));
+    let parsed = read([OsString::from_vec(b"-\xff".to_vec())]);
     let line = b"nutcracker: invalid option -- '\xff'".to_vec();
     assert_eq!(parsed, Err(UsageError(line)));
-    let parsed = parse([OsString::from_vec(b"-c\xff".to_vec())]);
+    let parsed = read([OsString::from_vec(b"-c\xff".to_vec())]);
     let Ok(Invocation::Run(options)) = parsed else {
         panic!("{parsed:?}");
     };
     assert_eq!(options.conf_file, path(b"\xff".to_vec()));
+}
+
+const PACKAGED: &str = "/etc/nutcracker/nutcracker.yml";
+
+fn files(line: &str, exists: fn(&Path) -> bool) -> (String, Option<String>, Option<String>) {
+    let text = |path: PathBuf| path.display().to_string();
+    match parse(line.split_whitespace().map(OsString::from), exists) {
+        Ok(Invocation::Run(o) | Invocation::TestConf(o)) => {
+            (text(o.conf_file), o.output.map(text), o.pid_file.map(text))
+        }
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+// D70
+#[test]
+fn where_only_the_packages_file_is_its_paths_are_the_defaults() {
+    let packaged: fn(&Path) -> bool = |path| path == Path::new(PACKAGED);
+    let log = || Some("/var/log/nutcracker/nutcracker.log".to_owned());
+    let pid = || Some("/run/nutcracker/nutcracker.pid".to_owned());
+    let some = |name: &str| Some(name.to_owned());
+    for (line, output, pid_file) in [
+        ("", None, None),
+        ("-t", None, None),
+        ("-p x", None, some("x")),
+        ("-d", log(), pid()),
+        ("-t -d", log(), pid()),
+        ("-d -o y", some("y"), pid()),
+        ("-d -p x", log(), some("x")),
+    ] {
+        let expected = (PACKAGED.to_owned(), output, pid_file);
+        assert_eq!(files(line, packaged), expected, "{line}");
+    }
+    let stderr = parse(["-d", "-o", ""].map(OsString::from), packaged);
+    assert!(matches!(stderr, Ok(Invocation::Run(o)) if o.output.is_none() && o.pid_file.is_some()));
+}
+
+// D70
+#[test]
+fn a_named_file_and_upstreams_default_come_before_the_packages() {
+    for line in ["-c x", "-d -c x", "-c x -t", "-dcx", "--conf=x"] {
+        assert_eq!(
+            files(line, |_| true),
+            ("x".to_owned(), None, None),
+            "{line}"
+        );
+    }
+    for exists in [|_: &Path| true, |_: &Path| false] {
+        let expected = ("conf/nutcracker.yml".to_owned(), None, None);
+        assert_eq!(files("-d", exists), expected);
+    }
 }

@@ -117,14 +117,25 @@ impl Source for Listener {
 }
 
 impl SocketFile {
-    /// The file at `path`, which the caller has just made by binding a socket.
-    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+    /// Binds a socket to `path`, which makes the file. Nobody can connect before it listens.
+    ///
+    /// A socket that a process left behind is replaced. One on which somebody listens stays, and
+    /// so does every other file: that is `EADDRINUSE`.
+    pub(crate) fn bind(socket: &Socket, path: &Path) -> io::Result<Self> {
+        let address = SockAddr::unix(path)?;
+        remove_stale(path, &address)?;
+        socket.bind(&address)?;
         let metadata = fs::symlink_metadata(path)?;
         Ok(Self {
             path: path.to_owned(),
             device: metadata.dev(),
             inode: metadata.ino(),
         })
+    }
+
+    /// Says who may connect.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(mode))
     }
 
     fn is_still_ours(&self) -> bool {
@@ -160,7 +171,10 @@ fn open_tcp(
             "reuse of port '{name}' for listening on p {fd}"
         )))?;
     }
-    bind_and_listen(&socket, &address.into(), name, pool.backlog)?;
+    socket
+        .bind(&address.into())
+        .map_err(step(format!("bind on p {fd} to addr '{name}'")))?;
+    listen(&socket, name, pool.backlog)?;
     Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
 }
 
@@ -170,34 +184,44 @@ fn open_unix(
     pool: &PoolAddresses,
 ) -> Result<Listener, ListenError> {
     let name = path.display().to_string();
-    let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(Domain::UNIX, kind, None).map_err(step("socket"))?;
-    let fd = socket.as_raw_fd();
-    let bind = || format!("bind on p {fd} to addr '{name}'");
-    let address = SockAddr::unix(path).map_err(step(bind()))?;
-    // A socket that an earlier run left behind is in the way; any other file is the operator's.
-    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        fs::remove_file(path).map_err(step(bind()))?;
-    }
-    bind_and_listen(&socket, &address, &name, pool.backlog)?;
-    let file = SocketFile::of(path).map_err(step(bind()))?;
-    if let Some(mode) = mode {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            .map_err(step(format!("chmod on p {fd} on addr '{name}'")))?;
-    }
+    let (socket, file) = bind_unix(path, mode, &name)?;
+    listen(&socket, &name, pool.backlog)?;
     Ok(Listener::Unix(UnixListener::from_std(socket.into()), file))
 }
 
-fn bind_and_listen(
-    socket: &Socket,
-    address: &SockAddr,
+/// The socket with its mode, to which nobody can connect yet.
+fn bind_unix(
+    path: &Path,
+    mode: Option<u32>,
     name: &str,
-    backlog: u32,
-) -> Result<(), ListenError> {
+) -> Result<(Socket, SocketFile), ListenError> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::UNIX, kind, None).map_err(step("socket"))?;
     let fd = socket.as_raw_fd();
-    socket
-        .bind(address)
+    let file = SocketFile::bind(&socket, path)
         .map_err(step(format!("bind on p {fd} to addr '{name}'")))?;
+    if let Some(mode) = mode {
+        file.set_mode(mode)
+            .map_err(step(format!("chmod on p {fd} on addr '{name}'")))?;
+    }
+    Ok((socket, file))
+}
+
+/// Removes the socket file of a process that has ended. Whoever listens there is left alone.
+fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+    if !fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        return Ok(());
+    }
+    // Not blocking: a listener that does not accept is one, too.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match probe.connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+fn listen(socket: &Socket, name: &str, backlog: u32) -> Result<(), ListenError> {
+    let fd = socket.as_raw_fd();
     socket
         .listen(i32::try_from(backlog).unwrap_or(i32::MAX))
         .map_err(step(format!("listen on p {fd} on addr '{name}'")))
@@ -268,6 +292,20 @@ mod tests {
     }
 
     #[test]
+    fn a_unix_socket_has_its_mode_before_anybody_can_connect() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (socket, file) = bind_unix(&path, Some(0o600), "s").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let early = UnixStream::connect(&path).unwrap_err();
+        assert_eq!(early.kind(), io::ErrorKind::ConnectionRefused);
+        listen(&socket, "s", 16).unwrap();
+        UnixStream::connect(&path).unwrap();
+        drop(file);
+    }
+
+    #[test]
     fn a_file_that_is_no_socket_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
@@ -277,11 +315,51 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"data");
     }
 
+    // D66
+    #[test]
+    fn a_socket_on_which_somebody_listens_is_not_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let first = Listener::open(&unix(&path, None)).unwrap();
+        let refused = Listener::open(&unix(&path, Some(0o666))).unwrap_err();
+        let words = refused.to_string();
+        assert!(words.ends_with("failed: Address already in use"), "{words}");
+        UnixStream::connect(&path).unwrap();
+        drop(first);
+        Listener::open(&unix(&path, None)).unwrap();
+    }
+
+    // D66
+    #[test]
+    fn a_listener_with_a_full_backlog_is_alive() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let _file = SocketFile::bind(&socket, &path).unwrap();
+        socket.listen(0).unwrap();
+        let _waiting = UnixStream::connect(&path).unwrap();
+        assert!(Listener::open(&unix(&path, None)).is_err());
+        socket.accept().unwrap();
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_step_that_fails_takes_the_file_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let file = SocketFile::bind(&socket, &path).unwrap();
+        // A later step fails: whatever it was, the file goes with its owner.
+        drop(file);
+        assert!(!path.exists());
+    }
+
     #[test]
     fn the_socket_file_of_a_successor_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let first = Listener::open(&unix(&path, None)).unwrap();
+        fs::remove_file(&path).unwrap();
         let second = Listener::open(&unix(&path, None)).unwrap();
         drop(first);
         assert!(path.exists());

@@ -41,7 +41,7 @@ impl Stream {
         Ok(Self::Tcp(stream))
     }
 
-    /// As [`Self::connect_tcp`], for a unix socket.
+    /// Does the same for a unix socket.
     pub(crate) fn connect_unix(path: &Path) -> io::Result<Self> {
         UnixStream::connect(path).map(Self::Unix)
     }
@@ -114,7 +114,7 @@ impl Stream {
         }
     }
 
-    /// Who is on the other side, for a log line.
+    /// The address of the other side, for a log line.
     pub(crate) fn peer(&self) -> String {
         match self {
             Self::Tcp(stream) => stream

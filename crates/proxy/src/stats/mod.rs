@@ -1,34 +1,32 @@
 //! The statistics port: whoever connects gets one JSON object and is closed.
 //!
-//! One thread answers one client at a time; a client that does not take its answer is cut off, so
-//! that it cannot hold up the next one for long. Workers are not involved: the thread reads their
-//! counters at each query.
+//! One thread serves all clients side by side (`visitors.rs`). Workers are not involved: the thread
+//! reads their counters when somebody comes.
 
 #[cfg(test)]
 mod docs;
 mod json;
 mod snapshot;
+mod visitors;
 
-use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use twemproxy_core::config::Config;
 use twemproxy_core::counters::Counters;
 use twemproxy_core::topology::Topology;
 
-use crate::limits::{ACCEPT_PAUSE, STATS_WRITE_WAIT};
-use crate::log::{Level, log};
 use crate::net::errno;
 use crate::net::listener::SocketFile;
 use snapshot::Snapshot;
+use visitors::Door;
 
 /// The listening socket of the statistics port: `-a ADDRESS -s PORT` or `-a /path`.
 #[derive(Debug)]
@@ -42,14 +40,14 @@ pub(crate) struct StatsError {
     error: io::Error,
 }
 
-/// What an answer is made of.
+/// The sources of an answer.
 #[derive(Debug)]
 pub(crate) struct StatsSource {
     /// Names of pools and servers.
     pub(crate) config: Arc<Config>,
-    /// Of each pool.
+    /// Those of each pool.
     pub(crate) topologies: Vec<Arc<Topology>>,
-    /// Of each worker.
+    /// Those of each worker.
     pub(crate) counters: Vec<Arc<Counters>>,
     /// How many listeners are open.
     pub(crate) open_listeners: Arc<AtomicU64>,
@@ -60,50 +58,44 @@ pub(crate) struct StatsSource {
 }
 
 impl StatsListener {
-    /// Opens the port; with a unix path, also returns its file.
-    pub(crate) fn open(address: &str, port: u16) -> Result<(Self, Option<SocketFile>), StatsError> {
+    /// Opens the port; with a unix path, also returns its file, which has `mode` or what the umask
+    /// leaves.
+    pub(crate) fn open(
+        address: &str,
+        port: u16,
+        mode: Option<u32>,
+    ) -> Result<(Self, Option<SocketFile>), StatsError> {
         let name = format!("'{address}:{port}'");
         if address.starts_with('/') {
-            let path = Path::new(address);
-            let target = SockAddr::unix(path).map_err(step("stats server addr", &name))?;
-            // compat: a file that is in the way stays, and is an error.
-            let socket = bind(Domain::UNIX, &target, &name)?;
-            let file = SocketFile::of(path).map_err(step("stats server addr", &name))?;
+            let socket = new_socket(Domain::UNIX, &name)?;
+            let file = bind_unix(&socket, Path::new(address), mode)
+                .map_err(step(&bind_step(&socket), &name))?;
+            listen(&socket, &name)?;
             return Ok((Self(socket), Some(file)));
         }
-        let target: SocketAddr = (address, port)
-            .to_socket_addrs()
-            .and_then(|mut all| all.next().ok_or_else(|| io::ErrorKind::NotFound.into()))
+        let target: SocketAddr = twemproxy_config::addresses(address, port)
+            .and_then(|all| {
+                all.into_iter()
+                    .next()
+                    .ok_or_else(|| io::ErrorKind::NotFound.into())
+            })
             .map_err(step("address resolution of stats server addr", &name))?;
-        let socket = bind(Domain::for_address(target), &target.into(), &name)?;
+        let socket = new_socket(Domain::for_address(target), &name)?;
+        let m = socket.as_raw_fd();
+        socket.set_reuse_address(true).map_err(step(
+            &format!("set reuseaddr on m {m} for stats server"),
+            &name,
+        ))?;
+        socket
+            .bind(&target.into())
+            .map_err(step(&bind_step(&socket), &name))?;
+        listen(&socket, &name)?;
         Ok((Self(socket), None))
     }
 
     /// Answers for ever.
     pub(crate) fn run(&self, source: &StatsSource) {
-        let m = self.0.as_raw_fd();
-        loop {
-            match self.0.accept() {
-                Ok((client, _)) => answer(&client, source),
-                Err(error) => {
-                    log!(
-                        Level::Error,
-                        "accept on m {m} failed: {}",
-                        errno::text(&error)
-                    );
-                    if errno::is_exhaustion(&error) {
-                        thread::sleep(ACCEPT_PAUSE);
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn answer(client: &Socket, source: &StatsSource) {
-    if let Err(error) = send_all(client, source.render().as_bytes(), STATS_WRITE_WAIT) {
-        let (sd, text) = (client.as_raw_fd(), errno::text(&error));
-        log!(Level::Error, "send stats on sd {sd} failed: {text}");
+        Door::new(&self.0, &|| source.render()).run();
     }
 }
 
@@ -127,41 +119,29 @@ impl StatsSource {
     }
 }
 
-/// The wait is for the whole answer, or a client that takes it byte by byte holds up others.
-fn send_all(mut client: &Socket, mut bytes: &[u8], wait: Duration) -> io::Result<()> {
-    let deadline = Instant::now() + wait;
-    while !bytes.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        client.set_write_timeout(Some(left))?;
-        match client.write(bytes) {
-            Ok(len) => bytes = &bytes[len..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    client.shutdown(Shutdown::Write)
+fn new_socket(domain: Domain, name: &str) -> Result<Socket, StatsError> {
+    let kind = Type::STREAM.nonblocking();
+    Socket::new(domain, kind, None).map_err(step("socket for stats server addr", name))
 }
 
-fn bind(domain: Domain, target: &SockAddr, name: &str) -> Result<Socket, StatsError> {
-    let socket = Socket::new(domain, Type::STREAM, None)
-        .map_err(step("socket for stats server addr", name))?;
-    let m = socket.as_raw_fd();
-    if domain != Domain::UNIX {
-        socket.set_reuse_address(true).map_err(step(
-            &format!("set reuseaddr on m {m} for stats server"),
-            name,
-        ))?;
+/// The mode is set before anybody can connect.
+fn bind_unix(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<SocketFile> {
+    let file = SocketFile::bind(socket, path)?;
+    if let Some(mode) = mode {
+        file.set_mode(mode)?;
     }
-    socket
-        .bind(target)
-        .map_err(step(&format!("bind on m {m} to stats server addr"), name))?;
+    Ok(file)
+}
+
+fn bind_step(socket: &Socket) -> String {
+    format!("bind on m {} to stats server addr", socket.as_raw_fd())
+}
+
+fn listen(socket: &Socket, name: &str) -> Result<(), StatsError> {
+    let m = socket.as_raw_fd();
     socket
         .listen(BACKLOG)
-        .map_err(step(&format!("listen on m {m} for stats server"), name))?;
-    Ok(socket)
+        .map_err(step(&format!("listen on m {m} for stats server"), name))
 }
 
 /// `SOMAXCONN` of old; the kernel lowers it to its own bound.
@@ -177,7 +157,9 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::TcpStream;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+    use std::thread;
     use twemproxy_core::config::PoolConfig;
     use twemproxy_core::owner::HealthOwner;
     use twemproxy_core::proto::Protocol;
@@ -198,6 +180,11 @@ mod tests {
         }
     }
 
+    /// Answers for as long as the test lives.
+    fn run(listener: StatsListener) {
+        thread::spawn(move || listener.run(&source()));
+    }
+
     fn read_all(mut client: impl Read) -> String {
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();
@@ -211,10 +198,10 @@ mod tests {
 
     #[test]
     fn a_tcp_client_gets_one_object_and_the_end() {
-        let (listener, file) = StatsListener::open("127.0.0.1", 0).unwrap();
+        let (listener, file) = StatsListener::open("127.0.0.1", 0, None).unwrap();
         assert!(file.is_none());
         let client = TcpStream::connect(("127.0.0.1", local_port(&listener))).unwrap();
-        answer(&listener.0.accept().unwrap().0, &source());
+        run(listener);
         let text = read_all(client);
         assert!(
             text.starts_with(r#"{"service":"nutcracker", "source":"host1", "version":"0.5.0", "#)
@@ -223,15 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn an_asterisk_is_the_loopback_interface() {
+        let (listener, _) = StatsListener::open("*", 0, None).unwrap();
+        let address = listener.0.local_addr().unwrap().as_socket().unwrap();
+        assert!(address.ip().is_loopback(), "{address}");
+        TcpStream::connect(address).unwrap();
+    }
+
+    #[test]
     fn a_unix_path_serves_too_and_is_not_taken_from_another() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("stats").display().to_string();
-        let (listener, file) = StatsListener::open(&path, 22222).unwrap();
+        let (listener, file) = StatsListener::open(&path, 22222, None).unwrap();
         let client = UnixStream::connect(&path).unwrap();
-        answer(&listener.0.accept().unwrap().0, &source());
+        run(listener);
         assert!(read_all(client).contains(r#""alpha": {"#));
 
-        let error = StatsListener::open(&path, 22222).unwrap_err().to_string();
+        let error = StatsListener::open(&path, 22222, None)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.ends_with(&format!(
                 " to stats server addr '{path}:22222' failed: Address already in use"
@@ -242,29 +239,31 @@ mod tests {
         assert!(!Path::new(&path).exists());
     }
 
+    // D66
+    #[test]
+    fn the_socket_of_a_process_that_was_killed_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stats");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let name = path.display().to_string();
+        let (listener, _file) = StatsListener::open(&name, 22222, Some(0o640)).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        let client = UnixStream::connect(&path).unwrap();
+        run(listener);
+        assert!(read_all(client).contains(r#""alpha": {"#));
+    }
+
     #[test]
     fn a_port_in_use_is_an_error_even_for_the_same_user() {
-        let (first, _) = StatsListener::open("127.0.0.1", 0).unwrap();
+        let (first, _) = StatsListener::open("127.0.0.1", 0, None).unwrap();
         let port = local_port(&first);
-        let text = StatsListener::open("127.0.0.1", port)
+        let text = StatsListener::open("127.0.0.1", port, None)
             .unwrap_err()
             .to_string();
         assert!(text.starts_with("bind on m "), "{text}");
         let want =
             format!("to stats server addr '127.0.0.1:{port}' failed: Address already in use");
         assert!(text.ends_with(&want), "{text}");
-    }
-
-    #[test]
-    fn a_client_that_reads_nothing_is_cut_off() {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let more_than_a_socket_buffers = vec![b'x'; 16 << 20];
-        let wait = Duration::from_millis(50);
-        let sent = send_all(&ours.into(), &more_than_a_socket_buffers, wait);
-        let kind = sent.unwrap_err().kind();
-        assert!(matches!(
-            kind,
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-        ));
     }
 }

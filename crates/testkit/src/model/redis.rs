@@ -315,9 +315,8 @@ pub fn measure_reply(bytes: &[u8]) -> Measure {
         return Measure::More;
     };
     match kind {
-        // A lone carriage return within a line is damage, no redis sends it.
-        _ if text.contains(&b'\r') => Measure::Broken,
-        // A line ends at CR LF only: a line feed within it is a character like any other.
+        // Half a line end within a line is damage, no redis sends it.
+        _ if text.contains(&b'\r') || text.contains(&b'\n') => Measure::Broken,
         b'+' | b'-' => Measure::Done(len),
         b':' => match canonical_number(&text[1..]) {
             Some(_) => Measure::Done(len),

@@ -16,7 +16,9 @@ pub fn merge(how: Merge, runs: &[Run], fragments: &mut [FragmentResponse], out: 
     let merged = match how {
         Merge::Values => values(runs, fragments, out),
         Merge::Line => line(fragments, out),
-        Merge::Array | Merge::Sum | Merge::Status => unreachable!("redis merges these"),
+        Merge::Array | Merge::Sum | Merge::Status | Merge::Nothing => {
+            unreachable!("these are not merged here")
+        }
     };
     if merged.is_none() {
         out.truncate(start);

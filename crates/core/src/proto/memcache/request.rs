@@ -128,9 +128,7 @@ impl RequestParser {
             self.state = State::Line {
                 searched: to_u32(bytes.len()),
             };
-            return Parse::Incomplete {
-                need: bytes.len() + 1,
-            };
+            return Parse::Incomplete { need: 0 };
         };
         self.state = State::default();
         let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
@@ -230,7 +228,7 @@ impl RequestParser {
 
     fn drop_block(&mut self, bytes: &[u8], left: u32) -> Parse {
         if bytes.is_empty() {
-            return Parse::Incomplete { need: 1 };
+            return Parse::Incomplete { need: 0 };
         }
         let len = bytes.len().min(to_usize(left));
         self.state = match left - to_u32(len) {
@@ -242,7 +240,7 @@ impl RequestParser {
 
     fn drop_line(&mut self, bytes: &[u8]) -> Parse {
         if bytes.is_empty() {
-            return Parse::Incomplete { need: 1 };
+            return Parse::Incomplete { need: 0 };
         }
         let len = match memchr(b'\n', bytes) {
             Some(end) => {

@@ -31,7 +31,7 @@ fn classify_by_row(command: &Command<'_>, place: u16) -> Parse {
         Serve::Split(merge, rule) => keyed(command, place, rule, Some(merge)),
         Serve::Local(_) => complete(command, place, row.readonly, Route::Local),
         Serve::Container(_) => contained(command, place),
-        Serve::Refused(_) => answer(command, Invalid::Refused { command: place }),
+        Serve::Refused(_) => answer_as(command, place, Invalid::Refused { command: place }),
     }
 }
 
@@ -56,6 +56,19 @@ fn answer(command: &Command<'_>, invalid: Invalid) -> Parse {
     }
 }
 
+/// Refuses as [`answer`] does, and has the client closed if it may read on wrongly.
+#[cold]
+fn answer_as(command: &Command<'_>, place: u16, invalid: Invalid) -> Parse {
+    if commands::is_scan(place) {
+        return Parse::Invalid {
+            invalid: invalid.into(),
+            len: command.frame.len(),
+            then: Then::Close,
+        };
+    }
+    answer(command, invalid)
+}
+
 #[cold]
 fn unknown(command: &Command<'_>) -> Parse {
     let name = command.text(0);
@@ -74,14 +87,14 @@ fn keyed(command: &Command<'_>, place: u16, rule: Keys, merge: Option<Merge>) ->
     match route(command, rule, merge) {
         Ok(route) => complete(command, place, commands::row(place).readonly, route),
         Err(Located::Blocks) => answer(command, Invalid::Blocks { command: place }),
-        Err(_) => answer(command, Invalid::Arity { command: place }),
+        Err(_) => answer_as(command, place, Invalid::Arity { command: place }),
     }
 }
 
 /// Where a request goes whose keys follow `rule`.
 fn route(command: &Command<'_>, rule: Keys, merge: Option<Merge>) -> Result<Route, Located> {
     match keys::locate(rule, command) {
-        Located::Keys(keys) if keys.total() > 1 => Ok(Route::Keys(merge)),
+        Located::Keys(keys) if keys.total() > 1 || keys.is_apart => Ok(Route::Keys(merge)),
         Located::Keys(keys) => {
             let key = match usize::try_from(keys.first) {
                 Ok(first) if first < HEAD_WORDS => command.head[first],

@@ -69,14 +69,16 @@ pub(super) enum Keys {
         /// Word 1 is a key, too: where the result is stored.
         destination: bool,
     },
+    /// `HSCAN key ...`: the word behind the command. See [`is_scan`].
+    Scan,
     /// `SORT key [...] [STORE key]`
     Sort,
+    /// `SORT_RO key [...]`
+    SortReadonly,
     /// `GEORADIUS key ... [STORE key] [STOREDIST key]`, options from this place.
     Georadius(u8),
     /// `XREAD [...] STREAMS key... id...`
     Streams,
-    /// `MIGRATE host port key|"" ... [KEYS key...]`
-    Migrate,
 }
 
 /// What the proxy answers itself.
@@ -104,6 +106,14 @@ pub(super) enum Local {
     ClientGetname,
     /// `CLIENT ID`
     ClientId,
+    /// `CLIENT REPLY ON|OFF|SKIP`
+    ClientReply,
+    /// `MULTI`
+    Multi,
+    /// `EXEC`
+    Exec,
+    /// `DISCARD`
+    Discard,
 }
 
 /// Why a command is not served.
@@ -113,7 +123,7 @@ pub(super) enum Reason {
     Blocking,
     /// Publishing and subscribing.
     PubSub,
-    /// `MULTI`, `WATCH` and theirs.
+    /// `WATCH` and `UNWATCH`.
     Transaction,
     /// It concerns one server, not a key.
     Administration,
@@ -121,20 +131,10 @@ pub(super) enum Reason {
     Keyspace,
     /// It changes how a connection behaves, and server connections are shared.
     Connection,
-}
-
-impl Reason {
-    /// The end of the error text.
-    pub(super) const fn text(self) -> &'static str {
-        match self {
-            Self::Blocking => "it blocks a connection that clients share",
-            Self::PubSub => "pub/sub needs a connection of its own",
-            Self::Transaction => "transactions need a connection of their own",
-            Self::Administration => "it administers a single server",
-            Self::Keyspace => "it covers all keys of a single server",
-            Self::Connection => "it concerns a connection that clients share",
-        }
-    }
+    /// It makes a server connect to any address, and wait for it.
+    Outward,
+    /// It reads keys that nobody knows before it runs.
+    Patterns,
 }
 
 /// The place in [`ROWS`] of the command called `name`, in any case.
@@ -174,6 +174,12 @@ pub(super) fn row(place: u16) -> &'static Row {
     &ROWS[usize::from(place)]
 }
 
+/// Whether some clients (phpredis up to 5.3.7) read what follows an error in place of this command's reply as
+/// the replies to other commands.
+pub(super) fn is_scan(place: u16) -> bool {
+    row(place).name.ends_with("scan")
+}
+
 /// The place of the second word `verb` among `subcommands` of the command `name`.
 pub(super) fn find_subcommand(
     name: &str,
@@ -187,6 +193,32 @@ pub(super) fn find_subcommand(
 
 pub(super) const GET: u16 = place_of("get");
 pub(super) const SET: u16 = place_of("set");
+
+/// How many commands are split by key.
+const SPLIT_COUNT: usize = {
+    let (mut place, mut count) = (0, 0);
+    while place < ROWS.len() {
+        if matches!(ROWS[place].serve, Serve::Split(..)) {
+            count += 1;
+        }
+        place += 1;
+    }
+    count
+};
+
+/// The names of the commands that are split by key.
+pub(super) static SPLIT_NAMES: [&str; SPLIT_COUNT] = {
+    let mut names = [""; SPLIT_COUNT];
+    let (mut place, mut count) = (0, 0);
+    while place < ROWS.len() {
+        if matches!(ROWS[place].serve, Serve::Split(..)) {
+            names[count] = ROWS[place].name;
+            count += 1;
+        }
+        place += 1;
+    }
+    names
+};
 
 /// A power of two, several times the number of rows, so that most commands are found at once.
 const SLOT_COUNT: usize = 1024;

@@ -1,11 +1,12 @@
-//! What is wrong with a request, in redis' words (7.0.15, compared byte for byte).
+//! Bad requests, in redis' words (7.0.15, compared byte for byte).
 
 use alloc::vec::Vec;
 
 use super::commands::{self, Reason, Serve};
+use super::own;
 use super::words::Words;
 
-/// What is wrong with a request.
+/// The fault of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invalid {
     /// The number of words is none, or too large.
@@ -42,7 +43,7 @@ pub enum Invalid {
         /// The command's place in the table.
         command: u16,
     },
-    /// As `Arity`, for a second word.
+    /// `Arity`, for a second word.
     SubcommandArity {
         /// The command's place in the table.
         command: u16,
@@ -88,9 +89,7 @@ impl Invalid {
             }
             Self::UnauthenticatedBulk => protocol_error(b"unauthenticated bulk length", out),
             Self::CrossProtocol => {}
-            Self::TooLarge => {
-                out.extend_from_slice(b"-ERR request is larger than request_size_limit\r\n");
-            }
+            Self::TooLarge => out.extend_from_slice(own::TOO_LARGE),
             Self::UnknownCommand => unknown_command(frame, out),
             Self::UnknownSubcommand { command } => unknown_subcommand(frame, command, out),
             Self::Arity { command } => arity(commands::row(command).name, out),
@@ -110,12 +109,19 @@ impl Invalid {
                 refused(subcommand.name, subcommand.serve, out);
             }
             Self::Blocks { command } => {
-                refused_because(
-                    commands::row(command).name,
-                    Reason::Blocking.text().as_bytes(),
-                    out,
-                );
+                own::write_refusal(commands::row(command).name, Reason::Blocking, out);
             }
+        }
+    }
+
+    /// Writes as [`Self::write`] does, for a client between MULTI and EXEC: none of its commands is served, so
+    /// it does not matter which of them never are.
+    pub fn write_in_transaction(self, frame: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Refused { .. } | Self::SubcommandRefused { .. } | Self::Blocks { .. } => {
+                out.extend_from_slice(own::NO_TRANSACTIONS);
+            }
+            _ => self.write(frame, out),
         }
     }
 }
@@ -143,15 +149,7 @@ fn refused(name: &str, serve: Serve, out: &mut Vec<u8>) {
     let Serve::Refused(reason) = serve else {
         panic!("{name} is not refused");
     };
-    refused_because(name, reason.text().as_bytes(), out);
-}
-
-fn refused_because(name: &str, reason: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"-ERR '");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"' is not supported by this proxy: ");
-    out.extend_from_slice(reason);
-    out.extend_from_slice(b"\r\n");
+    own::write_refusal(name, reason, out);
 }
 
 /// Redis quotes at most this many bytes of a command, and of its arguments together.

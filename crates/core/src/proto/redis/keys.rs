@@ -6,7 +6,8 @@
 
 use super::commands::Keys;
 use super::words::Command;
-use crate::proto::scan;
+use crate::num::to_u32;
+use crate::proto::{Span, scan};
 
 /// The places of a request's keys: `extra`, if not 0, and `count` places from `first` on, each
 /// `step` words after the other.
@@ -20,6 +21,9 @@ pub(super) struct KeyPlaces {
     pub(super) count: u32,
     /// Words from one key to the next, at least 1.
     pub(super) step: u32,
+    /// The request is looked at more closely even if it has one key: for its [`patterns`], or because it is a
+    /// scan.
+    pub(super) is_apart: bool,
 }
 
 impl KeyPlaces {
@@ -67,10 +71,11 @@ pub(super) fn locate(rule: Keys, command: &Command<'_>) -> Located {
             step,
             destination,
         } => counted(command, usize::from(count), u32::from(step), destination),
-        Keys::Sort => sort(command),
+        Keys::Scan => scan_key(command),
+        Keys::Sort => sort(command, true),
+        Keys::SortReadonly => sort(command, false),
         Keys::Georadius(options) => georadius(command, usize::from(options)),
         Keys::Streams => streams(command),
-        Keys::Migrate => migrate(command),
     }
 }
 
@@ -84,6 +89,7 @@ const fn row_and(extra: u32, first: u32, count: u32, step: u32) -> Located {
         first,
         count,
         step,
+        is_apart: false,
     })
 }
 
@@ -126,9 +132,19 @@ fn counted(command: &Command<'_>, at: usize, step: u32, destination: bool) -> Lo
     }
 }
 
+fn scan_key(command: &Command<'_>) -> Located {
+    match range(command.words, 1, 1, 1) {
+        Located::Keys(places) => Located::Keys(KeyPlaces {
+            is_apart: true,
+            ..places
+        }),
+        other => other,
+    }
+}
+
 /// The options of SORT that take values are skipped with them, so that a pattern called `store` is
-/// no option. compat: BY and GET patterns are not looked at.
-fn sort(command: &Command<'_>) -> Located {
+/// no option.
+fn sort(command: &Command<'_>, may_store: bool) -> Located {
     if command.words < 2 {
         return Located::Missing;
     }
@@ -140,7 +156,7 @@ fn sort(command: &Command<'_>) -> Located {
             2
         } else if word.eq_ignore_ascii_case(b"GET") || word.eq_ignore_ascii_case(b"BY") {
             1
-        } else if word.eq_ignore_ascii_case(b"STORE") {
+        } else if may_store && word.eq_ignore_ascii_case(b"STORE") {
             if place + 1 < command.words {
                 store = place + 1;
             }
@@ -153,7 +169,13 @@ fn sort(command: &Command<'_>) -> Located {
         }
         place += 1 + values;
     }
-    row_and(store, 1, 1, 1)
+    Located::Keys(KeyPlaces {
+        extra: store,
+        first: 1,
+        count: 1,
+        step: 1,
+        is_apart: patterns(command).next().is_some(),
+    })
 }
 
 fn georadius(command: &Command<'_>, options: usize) -> Located {
@@ -204,33 +226,30 @@ fn streams(command: &Command<'_>) -> Located {
     Located::Nowhere
 }
 
-fn migrate(command: &Command<'_>) -> Located {
-    if command.words < 4 {
-        return Located::Missing;
-    }
-    let mut place = 6;
-    let mut texts = command.iter().texts().skip(6);
-    while let Some(word) = texts.next() {
-        let values = if word.eq_ignore_ascii_case(b"KEYS") {
-            let count = command.words - place - 1;
-            return if command.text(3).is_empty() && count > 0 {
-                row(place + 1, count, 1)
-            } else {
-                Located::Nowhere
-            };
-        } else if word.eq_ignore_ascii_case(b"AUTH") {
-            1
-        } else if word.eq_ignore_ascii_case(b"AUTH2") {
-            2
-        } else {
-            0
-        };
-        for _ in 0..values {
-            texts.next();
+/// Where the patterns of a SORT begin that name keys of their own, each up to its `*`: what stands for the `*`
+/// is known to the server alone.
+pub(super) fn patterns(command: &Command<'_>) -> impl Iterator<Item = Span> {
+    let mut words = command.iter().skip(2);
+    let frame = command.frame;
+    core::iter::from_fn(move || {
+        loop {
+            let option = words.next()?.text.of(frame);
+            if option.eq_ignore_ascii_case(b"LIMIT") {
+                words.next();
+                words.next();
+            } else if option.eq_ignore_ascii_case(b"STORE") {
+                words.next();
+            } else if option.eq_ignore_ascii_case(b"GET") || option.eq_ignore_ascii_case(b"BY") {
+                let pattern = words.next()?.text;
+                if let Some(star) = memchr::memchr(b'*', pattern.of(frame)) {
+                    return Some(Span {
+                        start: pattern.start,
+                        end: pattern.start + to_u32(star),
+                    });
+                }
+            }
         }
-        place += 1 + values;
-    }
-    row(3, 1, 1)
+    })
 }
 
 #[cfg(test)]
@@ -348,7 +367,6 @@ mod tests {
             "ZUNIONSTORE d",
             "SORT",
             "GEORADIUS",
-            "MIGRATE h p",
             "PFMERGE",
         ] {
             assert_eq!(keys(line), Err(Located::Missing), "{line}");
@@ -369,13 +387,7 @@ mod tests {
         assert_keys("GEORADIUS a 1 1 1 km STOREDIST store", &["a", "store"]);
         assert_keys("GEORADIUSBYMEMBER a store 1 km storedist d", &["a", "d"]);
         assert_keys("GEORADIUSBYMEMBER a m 1 km STORE", &["a"]);
-        assert_keys("MIGRATE h 1 a 0 1", &["a"]);
-        assert_keys("MIGRATE h 1 a 0 1 COPY AUTH keys", &["a"]);
-        assert_keys(
-            "MIGRATE h 1  0 1 REPLACE AUTH2 keys keys KEYS a b",
-            &["a", "b"],
-        );
-        assert_eq!(keys("MIGRATE h 1 a 0 1 KEYS b"), Err(Located::Nowhere));
+        assert_keys("SORT_RO a BY store STORE d", &["a"]);
     }
 
     #[test]

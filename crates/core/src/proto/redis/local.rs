@@ -4,36 +4,15 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem;
 
 use super::commands::{self, Local, Serve};
 use super::invalid::push_text;
+pub use super::session::{ClientName, LocalConfig, Session, admit};
+use super::session::{Replies, Transaction};
 use super::words::{Command, Words, read_head, write_array_header};
 use super::{Invalid, write_bulk};
 use crate::proto::{Request, scan};
-
-/// What the proxy remembers of a redis client.
-#[derive(Clone, Debug, Default)]
-pub struct Session {
-    /// The client gave the right password.
-    pub authenticated: bool,
-    /// `CLIENT SETNAME`.
-    pub name: Option<Box<ClientName>>,
-    /// `CLIENT ID`: unique in the process, counted from 1.
-    pub id: u64,
-}
-
-/// What a client calls itself. Behind one word, because few clients have a name and all have the word.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ClientName(pub Box<[u8]>);
-
-/// What the answers depend on besides the client.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalConfig<'a> {
-    /// `redis_auth:`
-    pub password: Option<&'a [u8]>,
-    /// `redis_db:`
-    pub db: u32,
-}
 
 /// What happens after the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,32 +26,14 @@ pub enum After {
 /// The redis that HELLO claims to be: the one whose commands and words are known here.
 const REDIS_VERSION: &[u8] = b"7.0.0";
 
+/// Databases of a redis that nobody has configured otherwise.
+const REDIS_DATABASES: i64 = 16;
+
 const OK: &[u8] = b"+OK\r\n";
+const SYNTAX_ERROR: &[u8] = b"-ERR syntax error\r\n";
 const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const BAD_NAME: &[u8] =
     b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
-
-/// Whether `request` may pass now; if not, the reply (`-NOAUTH ...`) was appended to `out`.
-#[inline]
-#[must_use]
-pub fn admit(
-    request: &Request,
-    session: &Session,
-    config: &LocalConfig<'_>,
-    out: &mut Vec<u8>,
-) -> bool {
-    if config.password.is_none() || session.authenticated {
-        return true;
-    }
-    let needs_none = matches!(
-        commands::row(request.command).serve,
-        Serve::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset)
-    );
-    if !needs_none {
-        out.extend_from_slice(b"-NOAUTH Authentication required.\r\n");
-    }
-    needs_none
-}
 
 /// Appends the answer to a request with [`crate::proto::Route::Local`].
 pub fn respond(
@@ -92,19 +53,22 @@ pub fn respond(
             out.extend_from_slice(OK);
             return After::Close;
         }
-        (Local::Select, 2) => select(command.text(1), config, out),
+        (Local::Select, 2) => select(command.text(1), session, config, out),
         (Local::Hello, _) => hello(&command, session, config, out),
         (Local::Auth, 2) => auth(command.text(1), session, config, out),
         (Local::Auth, 3) => {
             let accepted = authenticate(command.text(1), command.text(2), session, config);
             out.extend_from_slice(if accepted { OK } else { WRONG_PASSWORD });
         }
-        (Local::Auth, 4..) => out.extend_from_slice(b"-ERR syntax error\r\n"),
+        (Local::Auth, 4..) => out.extend_from_slice(SYNTAX_ERROR),
         (Local::Reset, 1) => {
-            session.authenticated = false;
-            session.name = None;
+            session.reset();
             out.extend_from_slice(b"+RESET\r\n");
         }
+        (Local::Multi, 1) => multi(session, out),
+        (Local::Exec, _) => exec(command.words, session, out),
+        (Local::Discard, 1) => discard(session, out),
+        (Local::ClientReply, 3) => client_reply(command.text(2), session, out),
         (Local::ClientSetname, 3) => {
             let named = set_name(command.text(2), session);
             out.extend_from_slice(if named { OK } else { BAD_NAME });
@@ -115,7 +79,10 @@ pub fn respond(
             None => out.extend_from_slice(b"$-1\r\n"),
         },
         (Local::ClientId, 2) => write_integer(session.id, out),
-        _ => arity.write(frame, out),
+        _ => {
+            session.spoil();
+            arity.write(frame, out);
+        }
     }
     After::Continue
 }
@@ -142,16 +109,69 @@ fn local_of(command: &Command<'_>, place: u16) -> (Local, Invalid) {
 }
 
 /// All data lie in the pool's one database, so that is the one a client may choose; 0 is what it
-/// calls it that does not know better.
-fn select(db: &[u8], config: &LocalConfig<'_>, out: &mut Vec<u8>) {
+/// calls it that does not know better. Commands behind a SELECT that redis would have accepted rely on
+/// it, so they are not executed in another database.
+fn select(db: &[u8], session: &mut Session, config: &LocalConfig<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(match scan::canonical_i64(db) {
-        Some(n) if n == 0 || n == i64::from(config.db) => OK,
+        Some(n) if n == 0 || n == i64::from(config.db) => {
+            session.is_astray = false;
+            OK
+        }
         None => b"-ERR value is not an integer or out of range\r\n",
         Some(n) if i32::try_from(n).is_err() => {
             b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
         }
-        Some(_) => b"-ERR DB index is out of range\r\n",
+        Some(n) => {
+            if (0..REDIS_DATABASES).contains(&n) {
+                session.is_astray = true;
+            }
+            b"-ERR DB index is out of range\r\n"
+        }
     });
+}
+
+fn multi(session: &mut Session, out: &mut Vec<u8>) {
+    out.extend_from_slice(if session.is_in_transaction() {
+        b"-ERR MULTI calls can not be nested\r\n"
+    } else {
+        session.transaction = Transaction::Empty;
+        OK
+    });
+}
+
+fn exec(words: u32, session: &mut Session, out: &mut Vec<u8>) {
+    let transaction = mem::take(&mut session.transaction);
+    out.extend_from_slice(match transaction {
+        _ if words > 1 => {
+            b"-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' \
+              command\r\n"
+        }
+        Transaction::No => b"-ERR EXEC without MULTI\r\n",
+        Transaction::Empty => b"*0\r\n",
+        Transaction::Spoiled => b"-EXECABORT Transaction discarded because of previous errors.\r\n",
+    });
+}
+
+fn discard(session: &mut Session, out: &mut Vec<u8>) {
+    let transaction = mem::take(&mut session.transaction);
+    out.extend_from_slice(if transaction == Transaction::No {
+        b"-ERR DISCARD without MULTI\r\n"
+    } else {
+        OK
+    });
+}
+
+fn client_reply(mode: &[u8], session: &mut Session, out: &mut Vec<u8>) {
+    if mode.eq_ignore_ascii_case(b"ON") {
+        session.replies = Replies::On;
+        out.extend_from_slice(OK);
+    } else if mode.eq_ignore_ascii_case(b"OFF") {
+        session.replies = Replies::Off;
+    } else if !mode.eq_ignore_ascii_case(b"SKIP") {
+        out.extend_from_slice(SYNTAX_ERROR);
+    } else if session.replies != Replies::Off {
+        session.replies = Replies::SkipNext;
+    }
 }
 
 fn auth(password: &[u8], session: &mut Session, config: &LocalConfig<'_>, out: &mut Vec<u8>) {
@@ -335,17 +355,6 @@ pub fn write_select(db: u32, out: &mut Vec<u8>) {
     write_array_header(2, out);
     write_bulk(b"SELECT", out);
     write_bulk(itoa::Buffer::new().format(db).as_bytes(), out);
-}
-
-/// Whether the server's answer to our AUTH lets us go on: `+OK`, or one of the answers that say no
-/// password is set there (redis before 6, redis since).
-#[must_use]
-pub fn auth_accepted(response: &[u8]) -> bool {
-    response.starts_with(b"+")
-        || response.starts_with(b"-ERR Client sent AUTH, but no password is set")
-        || response.starts_with(
-            b"-ERR AUTH <password> called without any password configured for the default user",
-        )
 }
 
 #[cfg(test)]

@@ -88,8 +88,8 @@ fn pairs(bytes: &[u8], mut at: u32, count: u32, parts: &mut Vec<Part>) -> Option
 
 /// The place of the command called `name`, if it is one of those that are split.
 fn find(name: &[u8]) -> Option<u16> {
-    let is_one = NAMES.iter().any(|one| name.eq_ignore_ascii_case(one));
+    let is_one = commands::SPLIT_NAMES
+        .iter()
+        .any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
     is_one.then(|| commands::find(name)).flatten()
 }
-
-const NAMES: [&[u8]; 6] = [b"mget", b"mset", b"del", b"unlink", b"exists", b"touch"];

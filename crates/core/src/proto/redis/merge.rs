@@ -23,7 +23,7 @@ pub fn merge(how: Merge, runs: &[Run], fragments: &mut [FragmentResponse], out: 
         Merge::Array => merge_arrays(runs, fragments, out),
         Merge::Sum => merge_sums(fragments, out),
         Merge::Status => merge_statuses(fragments, out),
-        Merge::Values | Merge::Line => panic!("memcached's merges are not ours"),
+        Merge::Values | Merge::Line | Merge::Nothing => panic!("these are not merged here"),
     };
     if merged.is_none() {
         out.truncate(start);

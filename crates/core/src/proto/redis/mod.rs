@@ -15,6 +15,8 @@
 //! | [`response`] | where a response ends |
 //! | [`split`], [`merge`] | requests for several servers |
 //! | [`local`] | what the proxy answers itself |
+//! | `session` | what it remembers of a client, and which requests that lets pass |
+//! | [`own`] | the words it says that are not redis' |
 
 mod bulk;
 mod classify;
@@ -28,14 +30,23 @@ mod keys;
 pub mod local;
 mod many;
 pub mod merge;
+pub mod own;
 pub mod request;
 pub mod response;
+mod session;
 pub mod split;
 mod words;
 
 use alloc::vec::Vec;
 
 pub use invalid::Invalid;
+
+/// Whether a client may read the responses behind an error in place of this command's response wrongly, so that
+/// it is to be closed after such an error.
+#[must_use]
+pub fn closes_on_error(command: u16) -> bool {
+    commands::is_scan(command)
+}
 
 /// Appends a bulk string.
 fn write_bulk(text: &[u8], out: &mut Vec<u8>) {

@@ -21,8 +21,8 @@ use super::classify::classify;
 use super::words::{Command, HEAD_WORDS};
 use super::{Invalid, fast, many};
 use crate::limits::{
-    REDIS_ARGS_MAX, REDIS_BULK_LEN_MAX, REDIS_INLINE_LEN_MAX, REDIS_UNAUTHENTICATED_ARGS_MAX,
-    REDIS_UNAUTHENTICATED_BULK_LEN_MAX,
+    RECV_ROOM_MIN, REDIS_ARGS_MAX, REDIS_BULK_LEN_MAX, REDIS_INLINE_LEN_MAX,
+    REDIS_UNAUTHENTICATED_ARGS_MAX, REDIS_UNAUTHENTICATED_BULK_LEN_MAX,
 };
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{self, Noted, Parse, Request, RequestLimits, Span, Then, scan};
@@ -194,9 +194,7 @@ impl RequestParser {
         let (words, next) = match self.count(bytes) {
             Header::Number(words, next) => (words, next),
             Header::Unfinished => {
-                return Some(Parse::Incomplete {
-                    need: bytes.len() + 1,
-                });
+                return Some(Parse::Incomplete { need: 0 });
             }
             Header::Invalid(invalid) => return Some(self.close(invalid, 0)),
             Header::Empty(len) => {
@@ -247,7 +245,10 @@ impl RequestParser {
                     self.at = to_u32(at);
                     self.word = Some(len);
                     return Parse::Incomplete {
-                        need: least_len(end + 2, self.words - self.read - 1, limits),
+                        need: match self.words - self.read - 1 {
+                            0 => end + 2,
+                            more => least_len(end + 2, more, bytes.len(), limits),
+                        },
                     };
                 }
             }
@@ -284,7 +285,7 @@ impl RequestParser {
         // A line is waited for even at the limit: whether it is a header is known at its end only,
         // which `line_end` bounds.
         Parse::Incomplete {
-            need: least_len(at, self.words - self.read, limits).max(len + 1),
+            need: least_len(at, self.words - self.read, len, limits),
         }
     }
 
@@ -387,9 +388,7 @@ impl RequestParser {
             None if line.len() > len_max => self.close(Invalid::InlineTooLong, 0),
             None => {
                 self.scanned = to_u32(line.len());
-                Parse::Incomplete {
-                    need: bytes.len() + 1,
-                }
+                Parse::Incomplete { need: 0 }
             }
         }
     }
@@ -440,9 +439,7 @@ impl RequestParser {
             }
         }
         if at == 0 {
-            Parse::Incomplete {
-                need: bytes.len() + 1,
-            }
+            Parse::Incomplete { need: 0 }
         } else {
             Parse::Skip { len: at }
         }
@@ -482,11 +479,17 @@ fn len_of(at: usize, words: u32) -> u64 {
     to_u64(at) + u64::from(words) * WORD_LEN_MIN
 }
 
-/// [`len_of`] as a hint for buffers. Each header is checked against the limit when it is read, so
-/// only what is still unread can promise more.
-fn least_len(at: usize, words: u32, limits: &RequestLimits) -> usize {
-    let len = len_of(at, words).min(u64::from(limits.frame_len_max));
-    usize::try_from(len).unwrap_or(usize::MAX)
+/// [`len_of`] as a hint for buffers that hold `len` bytes. Each header is checked against the limit when it
+/// is read, so only what is still unread can promise more. A frame is hardly ever as short as it can be: a
+/// buffer of just that length would be too short again and again, so little more is as good as unknown.
+fn least_len(at: usize, words: u32, len: usize, limits: &RequestLimits) -> usize {
+    let least = len_of(at, words).min(u64::from(limits.frame_len_max));
+    let least = usize::try_from(least).unwrap_or(usize::MAX);
+    if least >= len + RECV_ROOM_MIN {
+        least
+    } else {
+        0
+    }
 }
 
 #[cfg(test)]

@@ -203,7 +203,8 @@ impl ResponseParser {
         }
         let scanned = to_usize(self.scanned);
         let line = &text[..text.len().min(RESPONSE_LINE_LEN_MAX)];
-        let Some(cr) = memchr::memchr(b'\r', &line[scanned..]) else {
+        // A line feed alone ends the line for some clients (phpredis) and not for others.
+        let Some(cr) = memchr::memchr2(b'\r', b'\n', &line[scanned..]) else {
             self.scanned = to_u32(line.len());
             return if text.len() < RESPONSE_LINE_LEN_MAX {
                 Line::Unfinished
@@ -212,19 +213,17 @@ impl ResponseParser {
             };
         };
         let cr = scanned + cr;
-        match text.get(cr + 1) {
-            None => {
+        match text[cr..] {
+            [b'\r'] => {
                 self.scanned = to_u32(cr);
                 return Line::Unfinished;
             }
-            Some(b'\n') => self.scanned = 0,
-            Some(_) => return Line::Invalid,
+            [b'\r', b'\n', ..] => self.scanned = 0,
+            _ => return Line::Invalid,
         }
         let len = cr + 2;
         let n = &text[1..cr];
         match kind {
-            // compat: a line feed without its carriage return is passed on. No redis sends one; if
-            // some server does, all who read this connection still agree where the line ends.
             b'+' | b'-' => Line::Scalar(len),
             b':' if scan::canonical_i64(n).is_some() => Line::Scalar(len),
             b'$' | b'*' if n == b"-1" => Line::Scalar(len),
@@ -259,35 +258,6 @@ fn end_of_body(bytes: &[u8], rest: u64) -> Body {
         [b'\r', b'\n', ..] => Body::Ended(len + 2),
         [] | [b'\r'] => Body::More(len),
         _ => Body::Invalid,
-    }
-}
-
-/// What an error reply says about the server that sent it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// An ordinary reply or error: the server is healthy.
-    Healthy,
-    /// `-OOM`, `-BUSY`, `-LOADING`, `-MASTERDOWN`: passed on, counted as a failure.
-    Failing,
-}
-
-/// Judges a response by its first bytes (as many as there are, up to 16 are needed).
-#[inline]
-#[must_use]
-pub fn verdict(head: &[u8]) -> Verdict {
-    let Some((b'-', text)) = head.split_first() else {
-        return Verdict::Healthy;
-    };
-    let word = text
-        .split(|&byte| matches!(byte, b' ' | b'\r'))
-        .next()
-        .unwrap_or_default();
-    // `-BUSYKEY` and `-BUSYGROUP` are no failures: the word must be whole.
-    match word {
-        b"OOM" | b"BUSY" | b"LOADING" | b"MASTERDOWN" if word.len() < text.len() => {
-            Verdict::Failing
-        }
-        _ => Verdict::Healthy,
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::bulk::Word;
-use super::commands::{self, Serve};
+use super::commands::{self, Keys, Serve};
 use super::keys::{self, Located};
 use super::words::{Command, read_head, write_array_header};
 use super::write_bulk;
@@ -50,6 +50,13 @@ pub fn parts(frame: &[u8], request: &Request, out: &mut Vec<Part>) {
     }
 }
 
+/// See [`crate::proto::patterns`].
+pub fn patterns(frame: &[u8], request: &Request, out: &mut Vec<Span>) {
+    if let Serve::Forward(Keys::Sort | Keys::SortReadonly) = commands::row(request.command).serve {
+        out.extend(keys::patterns(&Command::new(frame, &read_head(frame))));
+    }
+}
+
 impl From<Word> for Part {
     #[inline]
     fn from(word: Word) -> Self {
@@ -71,7 +78,7 @@ pub fn fragment_head(request: &Request, part_count: u32, out: &mut Vec<u8>) {
         panic!("only split commands have fragments");
     };
     let words_per_part = match rule {
-        commands::Keys::Range { step, .. } => usize::from(step),
+        Keys::Range { step, .. } => usize::from(step),
         _ => 1,
     };
     write_array_header(1 + to_usize(part_count) * words_per_part, out);
@@ -157,10 +164,6 @@ mod tests {
             (&["MSETNX", "a", "1", "b", "2"], &["a", "b"]),
             (&["MSETEX", "2", "a", "1", "b", "2", "EX", "3"], &["a", "b"]),
             (&["XREAD", "STREAMS", "a", "b", "0", "0"], &["a", "b"]),
-            (
-                &["MIGRATE", "h", "1", "", "0", "9", "KEYS", "a", "b"],
-                &["a", "b"],
-            ),
             (&["BITOP", "AND", "d", "a", "b"], &["d", "a", "b"]),
             (
                 &["GEORADIUS", "a", "1", "1", "1", "m", "STORE", "d"],

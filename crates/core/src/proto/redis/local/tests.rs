@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::super::own::auth_accepted;
 use super::super::request::RequestParser;
 use super::super::words::write_array_header;
 use super::*;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
+use twemproxy_config::{ConfigError, ProxyConfig};
 use twemproxy_core::ids::{PoolIdx, ServerConnId, ServerId};
 use twemproxy_core::owner::{Mail, Report};
 
@@ -58,6 +59,8 @@ pub(crate) enum ToSupervisor {
     Health(Report),
     /// From a worker that has drained.
     WorkerDone,
+    /// From the thread that reads the configuration.
+    Loaded(Box<Result<ProxyConfig, ConfigError>>),
 }
 
 /// Where a worker gets its mail.

@@ -30,7 +30,7 @@ use twemproxy_core::time::Micros;
 use crate::clock::{Clock, sleep_until};
 use crate::dial::{Dialer, Progress};
 use crate::limits::{EVENTS_PER_WAIT, READS_PER_FLUSH};
-use crate::mail::{ClientCount, ToSupervisor, ToWorker};
+use crate::mail::{ClientCount, ToSupervisor, ToWorker, Unresolved};
 use crate::net::errno;
 use crate::net::poller::{Event, Events, Poller, WAKER_TOKEN};
 use crate::net::stream::Stream;
@@ -273,9 +273,14 @@ impl Worker {
     fn resolved(
         &mut self,
         conn: ServerConnId,
-        addresses: io::Result<Vec<SocketAddr>>,
+        addresses: Result<Vec<SocketAddr>, Unresolved>,
         now: Micros,
     ) {
+        let addresses = addresses.map_err(|unresolved| {
+            self.notices
+                .write(Kind::NameUnknown, now, || unresolved.text);
+            unresolved.why
+        });
         let progress = self.dialer.resolved(&self.poller, conn, addresses);
         self.handle_progress(conn, progress, now);
     }

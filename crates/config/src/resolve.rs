@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use twemproxy_core::config::{Config, EjectPolicy, PoolConfig};
+use twemproxy_core::limits::POOL_SERVERS_MAX;
 use twemproxy_core::proto::Protocol;
 
 use crate::error::{Fault, Place};
@@ -58,8 +59,9 @@ impl Resolved {
             core: Config {
                 pools: cores,
                 memory_limit: self.memory_limit,
-                // The shell knows the clock.
+                // The shell knows the clock and the process.
                 wall_clock_origin: 0,
+                process_id: 0,
             },
             pools: addresses,
         }
@@ -188,6 +190,12 @@ impl Pool {
         let name = self.draft.core.name.clone();
         if self.draft.servers.is_empty() {
             let reason = format!("conf: pool '{name}' has no servers");
+            return Err(Fault::new(self.place, reason));
+        }
+        let count = self.draft.servers.len();
+        if count > POOL_SERVERS_MAX {
+            let reason =
+                format!("conf: pool '{name}' has {count} servers, more than {POOL_SERVERS_MAX}");
             return Err(Fault::new(self.place, reason));
         }
         let servers = &mut self.draft.servers;

@@ -1,4 +1,5 @@
-//! Servers that take a connection and refuse to serve it: a hand-driven engine in virtual time.
+//! What counts against a server and what does not: servers that take a connection and refuse to serve it,
+//! and errors that are the proxy's own. A hand-driven engine in virtual time.
 //! The numbers before the tests are those of `docs/compat.md`.
 
 #![allow(dead_code, reason = "the support module serves several test files")]
@@ -331,5 +332,39 @@ fn a_server_that_serves_again_without_having_been_ejected_is_told_once() {
         hand.send(client, cmd("SET a 1").as_bytes());
         hand.say(hand.conn(0), b"+OK\r\n");
         assert_eq!(back(&hand), 1);
+    }
+}
+
+// D60
+#[test]
+fn what_the_process_itself_lacks_never_counts_against_a_server() {
+    let words = [
+        (Closed::TooManyFiles, "Too many open files"),
+        (Closed::NoMemory, "Cannot allocate memory"),
+        (Closed::NoBuffers, "No buffer space available"),
+        (Closed::NoLocalAddress, "Cannot assign requested address"),
+    ];
+    for why in Closed::ALL {
+        let ours = words.iter().find(|(reason, _)| *reason == why);
+        assert_eq!(why.is_ours(), ours.is_some(), "{why:?}");
+        let mut hand = Hand::new(ejecting(redis(1), 1));
+        let client = hand.client();
+        hand.on_connect.insert(SERVER, OnConnect::Fail(why));
+        hand.send(client, cmd("SET a 1").as_bytes());
+        assert_eq!(ejects(&hand) == 0, ours.is_some(), "{why:?}");
+        if let Some((_, text)) = ours {
+            assert_eq!(hand.got(client), format!("-ERR {text}\r\n"));
+            let back = Notice::ServerBack(SERVER);
+            hand.on_connect.clear();
+            hand.send(client, cmd("SET a 1").as_bytes());
+            hand.say(hand.conn(0), b"+OK\r\n");
+            assert!(!hand.notices.contains(&back), "it had not failed");
+        }
+        // On a connection that stands, too.
+        let mut hand = Hand::new(ejecting(redis(1), 1));
+        let client = hand.client();
+        hand.send(client, cmd("SET a 1").as_bytes());
+        hand.breaks(hand.conn(0), why);
+        assert_eq!(ejects(&hand) == 0, ours.is_some(), "{why:?}");
     }
 }

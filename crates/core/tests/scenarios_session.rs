@@ -1,6 +1,8 @@
 //! Stories of clients that ask for something special: a transaction, a database, no responses. What they
 //! ask for and do not get must never be executed as something else.
 
+#![allow(dead_code, reason = "the support module serves several test files")]
+
 mod support;
 
 use support::{bulk, cmd, key_of, redis, with_timeout};

@@ -396,17 +396,19 @@ fn c39_one_sequence_and_two_levels_are_wanted() {
     );
 }
 
-// C41
+// C41 D40
 #[test]
 fn c41_c44_unix_paths_and_ipv6_are_accepted() {
-    for listen in ["/tmp/x 0666", "/tmp/x xyz", "/tmp/x", "::1:22121"] {
+    for listen in ["/tmp/x 0666", "/tmp/x", "::1:22121"] {
         assert_accepted(&POOL.replace("127.0.0.1:1\n", &format!("{listen}\n")));
     }
-    assert_refused(
-        &POOL.replace("127.0.0.1:1\n", "/tmp/x 01000\n"),
-        "2:11: conf: directive \"listen\" has an invalid file permission in \
-         \"socket_path permission\" format string",
-    );
+    for mode in ["01000", "0999", "xyz"] {
+        assert_refused(
+            &POOL.replace("127.0.0.1:1\n", &format!("/tmp/x {mode}\n")),
+            "2:11: conf: directive \"listen\" has an invalid file permission in \
+             \"socket_path permission\" format string",
+        );
+    }
     for server in ["::1:6379:1", "/tmp/x:1", "/tmp/x:1 name"] {
         assert_accepted(&format!("{POOL}    - {server}\n"));
     }

@@ -61,7 +61,7 @@ impl Engine {
         let was_idle =
             is_by_server && conn.is_idle() && !is_refused && !conn.is_shut_out(now, patience);
         let newest_end = conn.pipeline.back().map_or(u64::MAX, |slot| slot.end);
-        if !was_idle && conn.count_failure(newest_end) {
+        if !was_idle && !why.is_ours() && conn.count_failure(newest_end) {
             self.upstream.server_mut(server).health.is_away = true;
             self.note_failure(server);
         }

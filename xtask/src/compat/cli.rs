@@ -23,7 +23,7 @@ const CASES: &[&str] = &[
     "--output", "--pid-file", "--stats-addr", "--mbuf-size", "--verbose", "--stats-port", "--stats-interval",
     "-m 511 -h", "-h -m 511", "-v x -s y", "-t -c good.yml", "-tc good.yml", "-tcgood.yml", "-t --conf-file=good.yml",
     "-t --conf-file good.yml", "--test-conf -c good.yml", "-t -c good.yml stray", "-t -c missing.yml -c good.yml",
-    "-t -d -c good.yml", "-t -v 11 -o t.log -c good.yml", "-t -c good.yml -m 512 -s 1 -i 1",
+    "-t -d -o t.log -c good.yml", "-t -v 11 -o t.log -c good.yml", "-t -c good.yml -m 512 -s 1 -i 1",
 ];
 
 /// The output of both with a bad file, where ours adds the reason.

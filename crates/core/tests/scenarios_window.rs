@@ -11,7 +11,7 @@ use twemproxy_core::proto::Protocol;
 use twemproxy_testkit::hand::{Hand, pool};
 
 fn size(count: u32) -> usize {
-    usize::try_from(count).unwrap()
+    usize::try_from(count).expect("a small number")
 }
 
 /// Sends `count` requests, and each time answers all that the server has got; returns how many times that was.

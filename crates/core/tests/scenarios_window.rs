@@ -52,12 +52,10 @@ fn the_first_burst_of_large_responses_is_bounded() {
     // It gets them all when it reads, with no more at a time than large responses allow.
     hand.unlimit_writes(client);
     assert_eq!(hand.got(client), large.repeat(first));
-    let mut left = 500 - first;
-    while left > 0 {
+    for _ in 0..10 {
         assert_eq!(hand.got(conn), "get a\r\n");
         hand.say(conn, large.as_bytes());
         assert_eq!(hand.got(client), large);
-        left -= 1;
     }
 }
 

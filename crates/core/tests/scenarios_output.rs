@@ -32,8 +32,8 @@ fn a_long_response_is_taken_back_if_and_only_if_no_byte_of_it_has_left() {
             hand.say(conn, &response.as_bytes()[..100]);
             hand.breaks(conn, Closed::Reset);
             assert_eq!(hand.is_closed(client), taken > 0);
-            let broken = (taken > 0).then_some(ClientEnd::ReplyBroken);
-            assert_eq!(hand.end_of(client), broken);
+            let end = (taken > 0).then_some(ClientEnd::ReplyBroken);
+            assert_eq!(hand.end_of(client), end);
             if taken == 0 {
                 hand.unlimit_writes(client);
                 assert_eq!(

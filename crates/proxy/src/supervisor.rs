@@ -198,6 +198,7 @@ fn start(
         }
     }
     config.core.wall_clock_origin = clock.wall_clock_origin();
+    config.core.process_id = std::process::id();
     let file_limit = descriptors::raise_limit();
     let (stats, stats_file) =
         StatsListener::open(&options.stats_addr, options.stats_port, socket_mode)?;

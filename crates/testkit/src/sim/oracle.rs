@@ -121,6 +121,9 @@ impl World {
         if self.was_absent(client.pool, expect) && own == Some(Closed::Refused.text()) {
             return true;
         }
+        if self.may_be_missed_write(at, expect, reply) {
+            return true;
+        }
         self.excuses_of(at, expect).any(|excuse| match excuse {
             Excuse::Lost(why) => own == Some(why.text()),
             Excuse::Sick => [SICK_REDIS, SICK_MEMCACHE].contains(&text),
@@ -162,6 +165,19 @@ impl World {
     pub(super) fn may_miss(&self, pool: usize, expect: &Expect) -> bool {
         let config = &self.plan.config.pools[pool];
         config.auto_eject_policy == EjectPolicy::Miss && self.was_absent(pool, expect)
+    }
+
+    /// Whether the proxy may have answered a memcached write in the words of a miss, so that it never
+    /// happened.
+    pub(super) fn may_be_missed_write(&self, at: usize, expect: &Expect, reply: &[u8]) -> bool {
+        const MISSES: [&str; 2] = ["NOT_STORED", "NOT_FOUND"];
+        let pool = self.clients[at].pool;
+        let is_memcache = self.plan.config.pools[pool].protocol == Protocol::Memcache;
+        let is_miss = line_of(reply).is_some_and(|text| {
+            MISSES.contains(&text)
+                && matches!(expect.shape, Shape::Lines(lines) if lines.contains(&text))
+        });
+        is_memcache && is_miss && self.may_miss(pool, expect)
     }
 
     /// A worker has learned how many servers of a pool are ejected.

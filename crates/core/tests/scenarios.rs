@@ -1,5 +1,7 @@
 //! Failure branches by name: a hand-driven engine in virtual time. Each test is a story.
 
+#![allow(dead_code, reason = "the support module serves several test files")]
+
 mod support;
 
 use support::{bulk, cmd, key_of, open_window, redis, with_timeout};

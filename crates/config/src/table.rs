@@ -393,8 +393,10 @@ pub(crate) const POOL: &[Directive<PoolDraft>] = &[
         default: "rehash",
         new: true,
         help: "What becomes of the keys of an ejected server: the others get them, or the ring \
-               stays and their requests get an error at once. `miss` also answers get, gets, GET \
-               and MGET as if the key were not there. Only with `auto_eject_hosts: true`.",
+               stays and their requests get an error at once. `miss` answers as if the key \
+               were not there: get, gets, gat, gats, GET and MGET with nothing, memcached storage \
+               commands with `NOT_STORED`, its cas, incr, decr, touch and delete with \
+               `NOT_FOUND`. Only with `auto_eject_hosts: true`.",
     },
     Directive {
         name: "server_retry_timeout",

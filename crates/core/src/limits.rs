@@ -200,12 +200,38 @@ pub const REDIS_UNAUTHENTICATED_ARGS_MAX: u32 = 10;
 /// See [`REDIS_UNAUTHENTICATED_ARGS_MAX`].
 pub const REDIS_UNAUTHENTICATED_BULK_LEN_MAX: u32 = 16 * 1024;
 
+/// Bytes of a client's name (`CLIENT SETNAME`); a longer one is refused. Redis has no such limit.
+pub const CLIENT_NAME_LEN_MAX: usize = 1024;
+
+/// Keys of one memcached `get`, as redis' arguments; more is `CLIENT_ERROR line too long`.
+pub const MEMCACHE_KEYS_MAX: usize = bound(1024 * 1024, 4_096);
+
 /// Bytes of a memcached key.
 pub const MEMCACHE_KEY_LEN_MAX: usize = 250;
 
-/// Bytes of a memcached command line other than `get` and `gets`, as memcached 1.6; more is
-/// `CLIENT_ERROR line too long` and closes (memcached closes without a word).
+/// Bytes of a memcached command line of a client other than `get`, `gets`, `gat` and `gats`, as memcached
+/// 1.6; more is `CLIENT_ERROR line too long` and closes (memcached closes without a word).
 pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
+
+/// Bytes of a line that is sent to memcached, line end included, other than `get` and `gets` of several
+/// keys. Memcached before 1.6.10 closes a connection on which a longer one comes in pieces. A longer line
+/// of a client is composed anew, or refused if a data block follows.
+pub const MEMCACHE_FORWARDED_LINE_LEN_MAX: usize = bound(1024, 300);
+
+/// The same for `get` and `gets` of several keys: memcached looks at an unfinished line from its beginning
+/// whenever more of it comes. A longer line becomes several fragments for the same server.
+pub const MEMCACHE_FRAGMENT_LEN_MAX: usize = bound(2048, 300);
+
+/// Fragments of one request, which are numbered with 16 bits; more is `CLIENT_ERROR line too long`.
+pub const REQUEST_FRAGMENTS_MAX: usize = 65_535;
+
+/// Servers of one pool, each of which may get a fragment of a request; more is an error in the
+/// configuration.
+pub const POOL_SERVERS_MAX: usize = REQUEST_FRAGMENTS_MAX;
+
+/// Bytes of a request of the binary protocol that are waited for: its header, which the error frame
+/// echoes.
+pub const MEMCACHE_BINARY_HEADER_LEN: usize = 24;
 
 /// Bytes of one line of a server's response (simple string, error, header); more is a protocol
 /// error of the server.
@@ -220,6 +246,10 @@ pub const RESPONSE_HOLD_LEN_MAX: u64 = if cfg!(small_limits) { 300 } else { 64 *
 /// read-only request that is still there when the server closes the connection is sent once more;
 /// an older one gets the error.
 pub const KEPT_CHUNKS_MAX: usize = 4;
+
+/// Requests that have expired and whose responses a server connection still owes; with more it is given up, as a
+/// server that says just enough not to count as silent would otherwise pile them up.
+pub const SLOTS_EXPIRED_MAX: usize = bound(64 * 1024, 64);
 
 /// Attempts in a row to connect to a server that may fail before the next one has to wait, so that
 /// a server that restarts is used at once.
@@ -273,4 +303,6 @@ const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);
 const _: () = assert!(cfg!(small_limits) || SCRATCH_LEN >= 64 * 1024 + MEMCACHE_LINE_LEN_MAX);
 const _: () = assert!(BLOCK_MOVE_MIN >= SEND_MOVE_MIN);
 const _: () = assert!(MEMCACHE_LINE_LEN_MAX < SCRATCH_TAIL_MAX);
+// A command, the longest key, an expiry time and the line end fit.
+const _: () = assert!(MEMCACHE_FORWARDED_LINE_LEN_MAX > MEMCACHE_KEY_LEN_MAX + 40);
 const _: () = assert!(CLIENT_OUTPUT_SOFT < CLIENT_OUTPUT_LIMIT_DEFAULT);

@@ -680,7 +680,7 @@ fn keys_of_a_dead_server_fail_at_once_or_are_missing_where_the_pool_says_so() {
 }
 
 #[test]
-fn a_memcached_miss_is_an_end_and_a_gat_is_an_error() {
+fn every_memcached_command_misses_in_its_own_words() {
     let mut config = ejecting(pool(Protocol::Memcache, 1), 1);
     config.auto_eject_policy = EjectPolicy::Miss;
     let mut hand = Hand::new(config);
@@ -689,11 +689,29 @@ fn a_memcached_miss_is_an_end_and_a_gat_is_an_error() {
     hand.send(client, b"get a\r\n");
     let error = "SERVER_ERROR Connection refused\r\n";
     assert_eq!(hand.got(client), error);
-    hand.send(
-        client,
-        b"get a\r\ngets a b\r\ngat 0 a\r\nset a 0 0 1 noreply\r\nx\r\ndelete a\r\n",
-    );
-    assert_eq!(hand.got(client), format!("END\r\nEND\r\n{error}{error}"));
+    for (request, answer) in [
+        ("get a\r\n", "END\r\n"),
+        ("gets a b\r\n", "END\r\n"),
+        ("gat 0 a\r\n", "END\r\n"),
+        ("gats 0 a b\r\n", "END\r\n"),
+        ("set a 0 0 1\r\nx\r\n", "NOT_STORED\r\n"),
+        ("add a 0 0 1\r\nx\r\n", "NOT_STORED\r\n"),
+        ("replace a 0 0 1\r\nx\r\n", "NOT_STORED\r\n"),
+        ("append a 0 0 1\r\nx\r\n", "NOT_STORED\r\n"),
+        ("prepend a 0 0 1\r\nx\r\n", "NOT_STORED\r\n"),
+        ("cas a 0 0 1 7\r\nx\r\n", "NOT_FOUND\r\n"),
+        ("incr a 1\r\n", "NOT_FOUND\r\n"),
+        ("decr a 1\r\n", "NOT_FOUND\r\n"),
+        ("touch a 0\r\n", "NOT_FOUND\r\n"),
+        ("delete a\r\n", "NOT_FOUND\r\n"),
+        ("set a 0 0 1 noreply\r\nx\r\n", ""),
+        ("delete a noreply\r\n", ""),
+        ("version\r\n", error),
+        ("verbosity 1\r\n", error),
+    ] {
+        hand.send(client, request.as_bytes());
+        assert_eq!(hand.got(client), answer, "{request}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn dialects(value: &str) -> [(Protocol, String, String, String); 2] {
 }
 
 fn hold_len_max() -> usize {
-    usize::try_from(RESPONSE_HOLD_LEN_MAX).unwrap()
+    usize::try_from(RESPONSE_HOLD_LEN_MAX).expect("a small number")
 }
 
 #[test]
@@ -64,6 +64,7 @@ fn a_break_in_a_short_response_is_one_error_and_the_client_stays() {
     }
 }
 
+// D57
 #[test]
 fn a_short_response_in_pieces_is_given_whole() {
     for (protocol, request, response, _) in dialects(&"v".repeat(20)) {

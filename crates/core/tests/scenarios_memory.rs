@@ -6,12 +6,13 @@
 mod support;
 
 use support::memory::{half_a_request, short_of_memory};
-use support::{bulk, cmd, redis, with_timeout};
+use support::{bulk, cmd, key_of, open_window, redis, with_timeout};
 use twemproxy_core::config::Config;
 use twemproxy_core::engine::{ClientEnd, Closed, Others};
 use twemproxy_core::ids::{ClientId, PoolIdx};
-use twemproxy_core::limits::MEMORY_WAIT_MAX;
-use twemproxy_testkit::hand::Hand;
+use twemproxy_core::limits::{CLIENT_NAME_LEN_MAX, MEMORY_WAIT_MAX, SLOTS_EXPIRED_MAX};
+use twemproxy_core::proto::Protocol;
+use twemproxy_testkit::hand::{Hand, pool};
 
 /// Shorter by one than the longest wait for memory.
 fn nearly_too_long() -> u64 {
@@ -323,4 +324,78 @@ fn holders_of_one_engine_are_closed_for_clients_of_another() {
     other.engine.note_others(seen(&one), other.now);
     other.settle();
     assert_eq!(other.got(other.conn(0)), cmd("GET a"));
+}
+
+// D79
+#[test]
+fn a_merged_reply_that_would_not_fit_closes_its_client() {
+    let config = redis(2);
+    let keys = [0, 1].map(|server| key_of(&config, server, 0));
+    let mut hand = Hand::with_config(Config {
+        pools: vec![config],
+        memory_limit: 1_000_000,
+        ..Config::default()
+    });
+    let client = hand.client();
+    let mget = cmd(&format!("MGET {} {}", keys[0], keys[1]));
+    for (len, fits) in [(100_000, true), (300_000, false)] {
+        hand.send(client, mget.as_bytes());
+        let value = bulk(&"v".repeat(len));
+        for server in [0, 1] {
+            let conn = hand.conn(server);
+            hand.say(conn, format!("*1\r\n{value}").as_bytes());
+        }
+        assert_eq!(hand.is_closed(client), !fits);
+        assert_eq!(hand.got(client).is_empty(), !fits);
+        assert_eq!(hand.engine.held(), 0);
+    }
+    assert_eq!(hand.end_of(client), Some(ClientEnd::ReplyTooLarge));
+}
+
+// D55
+#[test]
+fn a_client_name_counts_until_it_is_taken_away() {
+    let mut hand = Hand::new(redis(1));
+    let client = hand.client();
+    let name = |len| cmd(&format!("CLIENT SETNAME {}", "n".repeat(len)));
+    hand.send(client, name(CLIENT_NAME_LEN_MAX + 1).as_bytes());
+    let refusal = "-ERR Client names cannot be longer than 1024 bytes.\r\n";
+    assert_eq!(hand.got(client), refusal);
+    assert_eq!(hand.engine.held(), 0);
+    for (request, held) in [
+        (name(CLIENT_NAME_LEN_MAX), 1_024),
+        (name(10), 10),
+        (cmd("RESET"), 0),
+        (name(20), 20),
+    ] {
+        hand.send(client, request.as_bytes());
+        assert_eq!(hand.engine.held(), held);
+    }
+    hand.breaks(client, Closed::Reset);
+    assert_eq!(hand.engine.held(), 0);
+}
+
+// D78
+#[test]
+fn a_server_that_drips_does_not_pile_up_expired_requests() {
+    let mut hand = Hand::new(with_timeout(pool(Protocol::Memcache, 1), 100));
+    let client = hand.client();
+    open_window(&mut hand, client, "get a\r\n", "END\r\n");
+    let many = b"get a\r\n".repeat(4_000);
+    let mut sent = 0;
+    let first = loop {
+        sent += hand.send(client, &many) / b"get a\r\n".len();
+        let conn = hand.conn(0);
+        hand.wait_ms(50);
+        // It is not silent.
+        hand.say(conn, b"END\r\n");
+        hand.wait_ms(40);
+        if hand.is_closed(conn) {
+            break conn;
+        }
+        assert!(sent < 2 * SLOTS_EXPIRED_MAX, "it is given up");
+    };
+    assert!(sent > SLOTS_EXPIRED_MAX);
+    hand.send(client, b"get b\r\n");
+    assert_ne!(hand.conn(0), first);
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use support::{bulk, cmd, key_of, redis};
-use twemproxy_core::engine::{Closed, Notice};
+use twemproxy_core::engine::{ClientEnd, Closed};
 use twemproxy_core::ids::ClientId;
 use twemproxy_core::limits::{CLIENT_OUTPUT_SOFT, RESPONSE_HOLD_LEN_MAX};
 use twemproxy_core::proto::Protocol;
@@ -32,8 +32,8 @@ fn a_long_response_is_taken_back_if_and_only_if_no_byte_of_it_has_left() {
             hand.say(conn, &response.as_bytes()[..100]);
             hand.breaks(conn, Closed::Reset);
             assert_eq!(hand.is_closed(client), taken > 0);
-            let broken = Notice::ClientReplyBroken(client);
-            assert_eq!(hand.notices.contains(&broken), taken > 0);
+            let end = (taken > 0).then_some(ClientEnd::ReplyBroken);
+            assert_eq!(hand.end_of(client), end);
             if taken == 0 {
                 hand.unlimit_writes(client);
                 assert_eq!(
@@ -67,7 +67,7 @@ fn parts_of_split_requests_count_at_the_output_limit_before_they_are_merged() {
     for begin in [&whole[..], &whole[..whole.len() - 1]] {
         let (mut hand, client) = split_with_limit(limit, begin);
         assert!(hand.is_closed(client));
-        assert!(hand.notices.contains(&Notice::ClientOutputLimit(client)));
+        assert_eq!(hand.end_of(client), Some(ClientEnd::OutputLimit));
         hand.breaks(hand.conn(0), Closed::Reset);
         hand.breaks(hand.conn(1), Closed::Reset);
         assert_eq!(hand.engine.held(), 0);

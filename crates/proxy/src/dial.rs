@@ -142,24 +142,27 @@ impl Dialer {
         self.keep(conn, attempt, begun)
     }
 
-    /// Goes on with an attempt whose name was looked up.
+    /// Goes on with an attempt whose name was looked up; `Err` says why it could not be.
     pub(crate) fn resolved(
         &mut self,
         poller: &Poller,
         conn: ServerConnId,
-        addresses: io::Result<Vec<SocketAddr>>,
+        addresses: Result<Vec<SocketAddr>, Closed>,
     ) -> Progress {
         let Some(mut attempt) = self.take(conn) else {
             return Progress::Pending;
         };
-        let mut addresses = addresses.unwrap_or_default();
+        let (mut addresses, why) = match addresses {
+            Ok(addresses) => (addresses, Closed::HostDown),
+            Err(why) => (Vec::new(), why),
+        };
         if !addresses.is_empty() {
             let first = self.first_address.get(attempt.server);
             let first = first.copied().unwrap_or_default() % addresses.len();
             addresses.rotate_left(first);
         }
         attempt.untried = addresses.into_iter();
-        let begun = attempt.try_next(poller, conn, Closed::HostDown);
+        let begun = attempt.try_next(poller, conn, why);
         self.keep(conn, attempt, begun)
     }
 
@@ -357,6 +360,11 @@ mod tests {
         let mut world = World::named();
         let begun = world.dial_name(&[bad, bad]);
         assert_eq!(world.finish(begun).unwrap_err(), Closed::Refused);
+
+        assert!(matches!(world.dial(), Progress::Pending));
+        let none = Err(Closed::TooManyFiles);
+        let begun = world.dialer.resolved(&world.poller, CONN, none);
+        assert_eq!(world.finish(begun).unwrap_err(), Closed::TooManyFiles);
 
         let begun = world.dial_name(&[]);
         assert_eq!(world.finish(begun).unwrap_err(), Closed::HostDown);

@@ -3,12 +3,13 @@
 //! Queues are bounded by what they carry: a worker's by the descriptors of the process, the
 //! resolver's by the server connections being made, the supervisor's by threads and signals.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
+use twemproxy_config::{ConfigError, ProxyConfig};
+use twemproxy_core::engine::Closed;
 use twemproxy_core::ids::{PoolIdx, ServerConnId, ServerId};
 use twemproxy_core::owner::{Mail, Report};
 
@@ -30,12 +31,21 @@ pub(crate) enum ToWorker {
         /// Who asked.
         conn: ServerConnId,
         /// All addresses of the name, in the system's order.
-        addresses: io::Result<Vec<SocketAddr>>,
+        addresses: Result<Vec<SocketAddr>, Unresolved>,
     },
     /// From the owner of the servers' health, which the supervisor runs.
     Health(Mail),
     /// From the supervisor: finish what is in flight, then end.
     Drain,
+}
+
+/// A look-up that found no address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Unresolved {
+    /// For the engine.
+    pub(crate) why: Closed,
+    /// For the log: the name, and the resolver's reason.
+    pub(crate) text: String,
 }
 
 /// To the resolver, from a worker.
@@ -58,6 +68,8 @@ pub(crate) enum ToSupervisor {
     Health(Report),
     /// From a worker that has drained.
     WorkerDone,
+    /// From the thread that reads the configuration.
+    Loaded(Box<Result<ProxyConfig, ConfigError>>),
 }
 
 /// Where a worker gets its mail.

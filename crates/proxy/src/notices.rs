@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     HandshakeRefused,
     /// A server took a connection and refused to serve it.
     TurnedAway,
+    /// The name of a server could not be looked up.
+    NameUnknown,
     /// A connection to a server ended or could not be made.
     ServerLost,
     /// A server that had failed without being ejected serves again.
@@ -54,6 +56,7 @@ const KINDS: &[(Kind, Level, &str)] = &[
     (Kind::Restored, Level::Warning, "restored servers"),
     (Kind::HandshakeRefused, Level::Warning, "refused handshakes"),
     (Kind::TurnedAway, Level::Warning, "refused connections"),
+    (Kind::NameUnknown, Level::Warning, "failed look-ups"),
     (Kind::ServerLost, Level::Notice, "lost server connections"),
     (Kind::ServerBack, Level::Notice, "servers connected again"),
     (Kind::ServerInvalid, Level::Notice, "invalid responses"),
@@ -274,6 +277,7 @@ mod tests {
         for kind in [
             K::HandshakeRefused,
             K::TurnedAway,
+            K::NameUnknown,
             K::ServerLost,
             K::ClientLimit,
             K::AcceptFailed,

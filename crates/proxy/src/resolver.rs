@@ -12,12 +12,14 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use twemproxy_core::engine::Closed;
 use twemproxy_core::ids::ServerId;
 use twemproxy_core::table::Table;
 
 use crate::dial::{Endpoint, Endpoints};
 use crate::limits::LOOKUPS_MAX;
-use crate::mail::{Lookup, ToWorker, WorkerAddress};
+use crate::mail::{Lookup, ToWorker, Unresolved, WorkerAddress};
+use crate::net::errno;
 
 /// How the addresses of an endpoint are found.
 type Find = fn(&Endpoint) -> io::Result<Vec<SocketAddr>>;
@@ -118,8 +120,13 @@ impl Desk {
     fn look_up(&self, mut server: ServerId) {
         loop {
             let addresses = match self.endpoints.get(server) {
-                Some(endpoint) => (self.find)(endpoint),
-                None => Err(io::ErrorKind::NotFound.into()),
+                Some(endpoint) => {
+                    (self.find)(endpoint).map_err(|error| unresolved(endpoint, &error))
+                }
+                None => Err(Unresolved {
+                    why: Closed::HostDown,
+                    text: "the server has left the configuration".to_owned(),
+                }),
             };
             let mut state = self.state();
             let askers = mem::take(&mut state.askers[server]);
@@ -130,10 +137,7 @@ impl Desk {
                 let worker = &self.workers[asker.worker];
                 worker.put(ToWorker::Resolved {
                     conn: asker.conn,
-                    addresses: match &addresses {
-                        Ok(addresses) => Ok(addresses.clone()),
-                        Err(error) => Err(error.kind().into()),
-                    },
+                    addresses: addresses.clone(),
                 });
                 worker.wake();
             }
@@ -155,6 +159,23 @@ fn addresses_of(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
         Endpoint::Name { host, port } => twemproxy_config::addresses(host, *port),
         Endpoint::Address(address) => Ok(vec![*address]),
         Endpoint::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// The name and the resolver's reason in one line. What the process itself lacks for a look-up says nothing
+/// about the server.
+fn unresolved(endpoint: &Endpoint, error: &io::Error) -> Unresolved {
+    let text = errno::text(error);
+    let reason = text.rsplit("address information: ").next().unwrap_or(&text);
+    let name = match endpoint {
+        Endpoint::Name { host, .. } => host.clone(),
+        Endpoint::Address(address) => address.to_string(),
+        Endpoint::Unix(path) => path.display().to_string(),
+    };
+    let why = errno::closed(error);
+    Unresolved {
+        why: if why.is_ours() { why } else { Closed::HostDown },
+        text: format!("looking up '{name}' failed: {reason}"),
     }
 }
 
@@ -233,6 +254,13 @@ mod tests {
         assert_eq!(stage.answer(), (0, Some(local())));
         stage.ask(1, 1);
         assert_eq!(stage.answer(), (1, None));
+        let name = Endpoint::Name {
+            host: "a.test".into(),
+            port: 7,
+        };
+        let none = unresolved(&name, &rustix::io::Errno::MFILE.into());
+        assert_eq!(none.why, Closed::TooManyFiles);
+        assert_eq!(none.text, "looking up 'a.test' failed: Too many open files");
         drop(stage.ask);
         stage.resolver.join().unwrap();
     }

@@ -18,6 +18,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -66,6 +67,8 @@ enum StartError {
     Stats(#[from] StatsError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("told to end before the start was over")]
+    Ended,
     #[error("{what} failed: {}", errno::text(.error))]
     System {
         what: &'static str,
@@ -119,6 +122,8 @@ fn serve(options: &Options, output: Output, report: Option<Report>) -> ExitCode 
             proxy.supervise(Duration::from_millis(options.drain_timeout_ms));
             (None, ExitCode::SUCCESS)
         }
+        // The command that started a daemon sees that it ended.
+        Err(StartError::Ended) => (None, ExitCode::SUCCESS),
         Err(error) => {
             let reason = error.to_string();
             log!(Level::Error, "{reason}");
@@ -189,8 +194,9 @@ fn start(
     log_banner();
     let started = Instant::now();
     let clock = Clock::start();
-    let mut config =
-        twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory())?;
+    let (supervisor, inbox) = channel();
+    signals::forward(signals, supervisor.clone()).map_err(system("starting the signal thread"))?;
+    let mut config = load(&options.conf_file, &supervisor, &inbox)?;
     log_client_limits(&config);
     if options.daemonize {
         for warning in warnings::open_sockets(&config) {
@@ -198,6 +204,7 @@ fn start(
         }
     }
     config.core.wall_clock_origin = clock.wall_clock_origin();
+    config.core.process_id = std::process::id();
     let file_limit = descriptors::raise_limit();
     let (stats, stats_file) =
         StatsListener::open(&options.stats_addr, options.stats_port, socket_mode)?;
@@ -211,7 +218,6 @@ fn start(
     let core = Arc::new(config.core.clone());
     let owner = HealthOwner::new(&core);
     let topologies = owner.topologies();
-    let (supervisor, inbox) = channel();
     let crew = Crew::start(options.workers, &config, &topologies, clock, &supervisor)?;
     let open_listeners = Arc::new(AtomicU64::new(0));
     let acceptor = {
@@ -246,7 +252,6 @@ fn start(
         started,
     };
     spawn("stats", move || stats.run(&source))?;
-    signals::forward(signals, supervisor).map_err(system("starting the signal thread"))?;
     Ok(Proxy {
         inbox,
         workers: crew.addresses,
@@ -254,6 +259,30 @@ fn start(
         acceptor,
         _stats_file: stats_file,
     })
+}
+
+/// The configuration of a file. It is read, and the names in it are looked up, on a thread of its own: a file
+/// may be a pipe that nobody writes, a name server may not answer, and a signal ends the start all the same.
+fn load(
+    file: &Path,
+    supervisor: &Sender<ToSupervisor>,
+    inbox: &Receiver<ToSupervisor>,
+) -> Result<ProxyConfig, StartError> {
+    let (file, answer) = (file.to_owned(), supervisor.clone());
+    spawn("configuration", move || {
+        let loaded = twemproxy_config::load(&file, twemproxy_config::physical_memory());
+        // A start that was told to end does not wait for it.
+        let _ = answer.send(ToSupervisor::Loaded(Box::new(loaded)));
+    })?;
+    loop {
+        match inbox.recv().expect("this function holds a sender") {
+            ToSupervisor::Loaded(loaded) => return (*loaded).map_err(StartError::from),
+            ToSupervisor::Signal(number) if signals::handle(number) => {
+                return Err(StartError::Ended);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The workers and their resolver.
@@ -374,8 +403,8 @@ fn await_drain(
                     return;
                 }
             }
-            // The owner has read it.
-            Some(ToSupervisor::Health(_)) => {}
+            // The owner has read the one; the other came before.
+            Some(ToSupervisor::Health(_) | ToSupervisor::Loaded(_)) => {}
             None => {
                 log!(Level::Warning, "drain timed out, closing what is left");
                 return;
@@ -459,7 +488,6 @@ mod tests {
     use rustix::process::{Resource, Rlimit, setrlimit};
     use std::io::Write;
     use std::os::unix::process::ExitStatusExt;
-    use std::path::Path;
     use std::process::{Command, Stdio};
     use twemproxy_testkit::harness::wait_for;
 

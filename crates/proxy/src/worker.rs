@@ -30,7 +30,7 @@ use twemproxy_core::time::Micros;
 use crate::clock::{Clock, sleep_until};
 use crate::dial::{Dialer, Progress};
 use crate::limits::{EVENTS_PER_WAIT, READS_PER_FLUSH};
-use crate::mail::{ClientCount, ToSupervisor, ToWorker};
+use crate::mail::{ClientCount, ToSupervisor, ToWorker, Unresolved};
 use crate::memory::Holdings;
 use crate::net::errno;
 use crate::net::poller::{Event, Events, Poller, WAKER_TOKEN};
@@ -89,8 +89,9 @@ struct Conn {
     stream: Stream,
     /// There may be something to read.
     readable: bool,
-    /// The peer's end of input is in the kernel's buffer: a short read is not the last one.
-    hangup: bool,
+    /// A short read is not the last one: the peer's end of input is in the kernel's buffer, or an urgent
+    /// byte was, before which each read ends.
+    reads_on: bool,
     /// The end of input was read: nothing is to be read any more.
     ended: bool,
     /// On a ready list.
@@ -205,9 +206,9 @@ impl Worker {
             return self.lose(id, why, now);
         }
         // A server's error waits until the responses before it are read: the read returns it.
-        if event.readable || event.hangup || event.error {
+        if event.readable || event.hangup || event.error || event.urgent {
             conn.readable = !conn.ended;
-            conn.hangup |= event.hangup || event.error;
+            conn.reads_on |= event.hangup || event.error || event.urgent;
             self.queue_if_readable(id);
         }
         self.handle_writable(id, event, now);
@@ -229,8 +230,8 @@ impl Worker {
         if let ConnId::Server(conn) = id {
             let progress = self.dialer.ready(&self.poller, conn);
             self.handle_progress(conn, progress, now);
-            if event.readable || event.hangup {
-                self.mark_readable(id, event.hangup);
+            if event.readable || event.hangup || event.urgent {
+                self.mark_readable(id, event.hangup || event.urgent);
             }
         }
     }
@@ -287,9 +288,14 @@ impl Worker {
     fn resolved(
         &mut self,
         conn: ServerConnId,
-        addresses: io::Result<Vec<SocketAddr>>,
+        addresses: Result<Vec<SocketAddr>, Unresolved>,
         now: Micros,
     ) {
+        let addresses = addresses.map_err(|unresolved| {
+            self.notices
+                .write(Kind::NameUnknown, now, || unresolved.text);
+            unresolved.why
+        });
         let progress = self.dialer.resolved(&self.poller, conn, addresses);
         self.handle_progress(conn, progress, now);
     }
@@ -337,7 +343,7 @@ impl Worker {
                 }
                 Ok(len) => {
                     // A short read of a stream has emptied it; the next bytes make a new edge.
-                    conn.readable = len == room || conn.hangup;
+                    conn.readable = len == room || conn.reads_on;
                     let is_empty = !conn.readable;
                     self.engine.recv_commit(id, len, now);
                     if is_empty {
@@ -452,10 +458,10 @@ impl Worker {
         self.engine.handle_closed(id, why, now);
     }
 
-    fn mark_readable(&mut self, id: ConnId, hangup: bool) {
+    fn mark_readable(&mut self, id: ConnId, reads_on: bool) {
         if let Some(conn) = self.conns.get_mut(id) {
             conn.readable = true;
-            conn.hangup |= hangup;
+            conn.reads_on |= reads_on;
             self.queue_if_readable(id);
         }
     }
@@ -480,7 +486,7 @@ impl Conns {
         let conn = Conn {
             stream,
             readable: false,
-            hangup: false,
+            reads_on: false,
             ended: false,
             queued: false,
             blocked: false,

@@ -215,3 +215,16 @@ fn a_name_server_that_does_not_answer_holds_up_only_the_names_it_was_asked_for()
         b"-ERR Connection timed out\r\n+PONG\r\n",
     );
 }
+
+#[test]
+fn a_name_without_addresses_is_logged_with_the_resolvers_reason() {
+    let Some((names, proxy, _dir)) = start(&[("none.test", 1)]) else {
+        return;
+    };
+    names.set("none.test", &[]);
+    let set = array_of(&["SET", "a", "1"]);
+    proxy
+        .connect("p0")
+        .roundtrip(&set, b"-ERR Host is down\r\n");
+    proxy.wait_logged("looking up 'none.test' failed: No address associated with hostname\n");
+}

@@ -393,3 +393,30 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let want = "opening log file '/nonexistent/log' failed: No such file or directory\n";
     assert_eq!(said, want);
 }
+
+#[test]
+fn a_signal_ends_a_start_that_waits_for_its_configuration() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = private_dir();
+        let [fifo, pid_file, log] = ["conf", "pid", "log"].map(|name| dir.path().join(name));
+        let made = Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        let mut command = Command::new(BINARY);
+        command.arg("-c").arg(&fifo).arg("-p").arg(&pid_file);
+        let mut child = command.arg("-o").arg(&log).spawn().expect("it starts");
+        wait_for("it starts", || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            text.contains("run, rabbit run").then_some(())
+        });
+        let pid = Pid::from_child(&child);
+        kill_process(pid, signal).expect("it runs");
+        let status = wait_for("it ends", || child.try_wait().expect("it is ours"));
+        assert_eq!(status.code(), Some(0));
+        assert!(!pid_file.exists());
+        let text = fs::read_to_string(&log).expect("it was written");
+        assert!(
+            text.contains(", exiting\n") && text.ends_with("done, rabbit done\n"),
+            "{text}"
+        );
+    }
+}

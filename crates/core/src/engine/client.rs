@@ -89,6 +89,13 @@ impl Resting {
     }
 }
 
+impl Resting {
+    /// Bytes held for it.
+    pub(crate) fn held(&self) -> usize {
+        self.session.held()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) id: ClientId,
@@ -311,7 +318,14 @@ impl Client {
 
     /// Bytes held for it, but for the parts of its split requests.
     pub(crate) fn held(&self) -> u64 {
-        self.recv.held() + self.out.held() + self.order.held()
+        let session = to_u64(self.session.held());
+        session + self.recv.held() + self.out.held() + self.order.held()
+    }
+
+    /// Bytes of memory its buffers and queues take.
+    pub(crate) fn footprint(&self) -> u64 {
+        let session = to_u64(self.session.held());
+        session + self.recv.held() + self.out.footprint() + self.order.footprint()
     }
 
     /// Whether nothing is owed to it any more.
@@ -416,6 +430,7 @@ impl Client {
 
     /// Gives all memory back, for a client that is gone. The record is blank then.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) {
+        pool.ledger.free(self.session.held());
         self.recv.clear(pool);
         self.out.clear(pool);
         self.order.clear(pool);

@@ -186,6 +186,11 @@ impl Clients {
         if !self.splits.finish_fragment(split) {
             return;
         }
+        // Both the parts and the whole are held for a moment.
+        if !shared.has_room_for(self.splits.len_of(split)) {
+            shared.outbox.doomed.push((id, ClientEnd::ReplyTooLarge));
+            return;
+        }
         let mut reply = mem::take(&mut shared.reply);
         self.splits.merge(split, &mut reply, &mut shared.chunks);
         *client.order.pending_mut(seq) = Pending::Waiting;
@@ -218,7 +223,14 @@ impl Clients {
     /// Bytes held for all clients.
     pub(crate) fn held(&self) -> u64 {
         let of_clients: u64 = self.roster.working().map(|(_, client)| client.held()).sum();
-        of_clients + self.splits.held()
+        of_clients + self.splits.held() + self.roster.held_at_rest()
+    }
+
+    /// Bytes of memory that buffers and queues of all clients take.
+    pub(crate) fn footprint(&self) -> u64 {
+        let working = self.roster.working();
+        let of_clients: u64 = working.map(|(_, client)| client.footprint()).sum();
+        of_clients + self.splits.footprint() + self.roster.held_at_rest()
     }
 
     pub(crate) fn check_invariants(&self) {

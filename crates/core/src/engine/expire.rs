@@ -11,12 +11,12 @@ use super::action::{Action, Notice};
 use super::client_end::ClientEnd;
 use super::closed::Closed;
 use super::deadlines::Alarm;
-use super::server::ConnPhase;
+use super::server::{ConnPhase, ServerConn};
 use super::slot::Origin;
 use super::upstream::wake_stalled;
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, ServerConnId};
-use crate::limits::TIDY_PERIOD;
+use crate::limits::{SLOTS_EXPIRED_MAX, TIDY_PERIOD};
 use crate::time::{Micros, Span};
 
 impl Engine {
@@ -154,7 +154,9 @@ impl Engine {
             }
         }
         let conn = self.upstream.conns.get_mut(id);
-        is_over || conn.is_some_and(|conn| conn.is_dead(timeout, now))
+        let is_given_up =
+            |conn: &mut ServerConn| conn.is_dead(timeout, now) || conn.expired > SLOTS_EXPIRED_MAX;
+        is_over || conn.is_some_and(is_given_up)
     }
 
     /// Counts a time-out of the server that has had an expired request for long enough.

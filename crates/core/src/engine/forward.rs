@@ -20,6 +20,9 @@ use crate::ids::{ClientId, ServerConnId};
 use crate::limits::SERVER_EARLY_FLUSH_LEN;
 use crate::proto::redis::local::{self, After, LocalConfig};
 use crate::proto::{self, Merge, PLACEHOLDER, Protocol, Request, Route, memcache};
+use crate::time::Micros;
+
+const SECOND: u64 = 1_000_000;
 
 /// The bytes of one request.
 #[derive(Debug)]
@@ -193,6 +196,7 @@ impl Engine {
         let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let mut reply = mem::take(&mut self.shared.reply);
+        let held = client.session.held();
         let after = match pool.config.protocol {
             Protocol::Redis => {
                 let config = LocalConfig {
@@ -201,8 +205,19 @@ impl Engine {
                 };
                 local::respond(frame, request, &mut client.session, &config, &mut reply)
             }
-            Protocol::Memcache => memcache::local::respond(frame, request, &mut reply),
+            Protocol::Memcache => {
+                let Micros(uptime) = self.shared.now;
+                let stats = memcache::own::Stats {
+                    process_id: self.config.process_id,
+                    uptime: uptime / SECOND,
+                    wall_clock: (self.config.wall_clock_origin + uptime) / SECOND,
+                    client_count: self.client_counts.get(client.pool),
+                };
+                memcache::local::respond(frame, request, &stats, &mut reply)
+            }
         };
+        let ledger = &mut self.shared.chunks.ledger;
+        ledger.change(held, client.session.held());
         client.limits.unauthenticated =
             pool.config.redis_auth.is_some() && !client.session.authenticated;
         if !reply.is_empty() {

@@ -76,14 +76,11 @@ impl Engine {
     ) -> Result<(), Stalled<'a>> {
         let before = self.clients.roster.found(id).order.in_flight();
         self.forward_together(id, frame, request, work)?;
-        if closes_on_error(request.command)
-            && !self
-                .clients
-                .roster
-                .found_mut(id)
-                .order
-                .make_last_brittle(before)
-        {
+        if !closes_on_error(request.command) {
+            return Ok(());
+        }
+        let client = self.clients.roster.found_mut(id);
+        if !client.order.make_last_brittle(before) {
             self.close_misreader(id, request);
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::roster::Seat;
 use super::{Engine, Refused};
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, PoolIdx};
-use crate::proto::{Protocol, redis};
+use crate::proto::{Protocol, memcache, redis};
 
 /// Clients that are gone and may stay on a list of those who wait, beside as many as there are.
 pub(super) const DEAD_WAITERS_MAX: usize = 1024;
@@ -137,8 +137,9 @@ impl Engine {
         }
         self.shared.counters.curr_connections.sub(1);
         self.forget_dead_alarms();
-        if let Seat::Working(client) = seat {
-            self.forget_work(client);
+        match seat {
+            Seat::Resting(client) => self.shared.chunks.ledger.free(client.held()),
+            Seat::Working(client) => self.forget_work(client),
         }
     }
 
@@ -205,6 +206,6 @@ impl Engine {
 const fn too_many(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Redis => redis::own::TOO_MANY_CLIENTS,
-        Protocol::Memcache => b"ERROR Too many open connections\r\n",
+        Protocol::Memcache => memcache::own::TOO_MANY_CLIENTS,
     }
 }

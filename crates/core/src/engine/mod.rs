@@ -45,6 +45,7 @@ mod lifecycle;
 mod memory;
 mod order;
 mod parse;
+mod patience;
 mod pool;
 mod refusal;
 mod respond;
@@ -374,6 +375,13 @@ impl Engine {
     #[must_use]
     pub const fn held(&self) -> u64 {
         self.shared.chunks.held()
+    }
+
+    /// Bytes of memory that the buffers and queues of all connections take, measured one by one; for tests.
+    #[must_use]
+    pub fn footprint(&self) -> u64 {
+        let conns = self.upstream.conns.iter();
+        self.clients.footprint() + conns.map(|(_, conn)| conn.footprint()).sum::<u64>()
     }
 
     /// Panics if the engine contradicts itself; for tests, after every step.

@@ -499,6 +499,16 @@ impl Order {
         self.early_len + to_u64(self.parked_dead + to_usize(self.in_flight) * REQUEST_HELD_LEN)
     }
 
+    /// Bytes of memory it takes.
+    pub(crate) fn footprint(&self) -> u64 {
+        let own = self.entries.iter().map(|pending| match pending {
+            Pending::Ready(bytes) | Pending::Partial { held: bytes, .. } => bytes.capacity(),
+            _ => 0,
+        });
+        let entries = self.entries.capacity() * size_of::<Pending>();
+        to_u64(own.sum::<usize>() + entries + self.parked.capacity())
+    }
+
     /// Panics if the queue contradicts itself.
     pub(crate) fn check_invariants(&self) {
         // One pass: the simulation does this after every tick.

@@ -14,8 +14,7 @@ use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
 use crate::limits::BLOCK_MOVE_MIN;
 use crate::num::to_usize;
-use crate::proto::redis::inline;
-use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
+use crate::proto::{self, Invalid, Parse, RequestLimits, RequestParser, Route, Then};
 
 impl Engine {
     /// `len` bytes of a client came into the space lent for them.
@@ -32,7 +31,7 @@ impl Engine {
                 return;
             }
             let bytes = client.recv.take(&mut self.shared.chunks);
-            self.parse_kept(id, bytes);
+            self.parse_kept(id, bytes, false);
         } else {
             let kept = client.recv.len();
             self.scratch[..kept].copy_from_slice(client.recv.filled());
@@ -111,11 +110,12 @@ impl Engine {
         client.is_some_and(|client| client.room() > 0) && !self.shared.is_pressed()
     }
 
-    /// Parses bytes that the client has kept; what is not parsed is kept again.
-    fn parse_kept(&mut self, id: ClientId, bytes: Vec<u8>) {
+    /// Parses bytes that the client has kept; what is not parsed is kept again. `is_fresh` as in
+    /// [`Self::parse`].
+    fn parse_kept(&mut self, id: ClientId, bytes: Vec<u8>, is_fresh: bool) {
         let client = self.clients.roster.get(id);
-        let is_overdue = client.is_some_and(|client| client.is_overdue);
-        let bytes = if is_overdue {
+        let is_fresh = is_fresh || client.is_some_and(|client| client.is_overdue);
+        let bytes = if is_fresh && !self.may_begin(id) {
             bytes
         } else {
             match self.parse_whole(id, bytes.into()) {
@@ -123,7 +123,7 @@ impl Engine {
                 Some(segment) => segment.into_bytes(),
             }
         };
-        let parsed = self.parse(id, &bytes, is_overdue);
+        let parsed = self.parse(id, &bytes, is_fresh);
         if let Some(client) = self.clients.roster.get_mut(id) {
             client.recv.restore(bytes, parsed, &mut self.shared.chunks);
         }
@@ -227,17 +227,17 @@ impl Engine {
         at
     }
 
-    /// Rewrites an inline command and serves it. Returns false if the client must wait with it.
+    /// Rewrites a line and serves it. Returns false if the client must wait with it.
     fn parse_inline(&mut self, id: ClientId, line: &[u8]) -> bool {
-        let mut array = Vec::new();
-        if let Err(invalid) = inline::to_array(line, &mut array) {
-            self.refuse_request(id, Invalid::Redis(invalid), line, Then::Close);
-            return true;
-        }
         let Some(client) = self.clients.roster.get_mut(id) else {
             return true;
         };
         let protocol = self.pools[client.pool.index()].config.protocol;
+        let mut array = Vec::new();
+        if let Err(invalid) = proto::compose(protocol, line, &mut array) {
+            self.refuse_request(id, invalid, line, Then::Close);
+            return true;
+        }
         // As in redis, the small limits before AUTH are those of arrays.
         let limits = RequestLimits {
             unauthenticated: false,
@@ -250,7 +250,7 @@ impl Engine {
                 self.refuse_request(id, invalid, &array[..len], then);
                 true
             }
-            other => unreachable!("a rewritten line is a whole array: {other:?}"),
+            other => unreachable!("a rewritten line is a whole request: {other:?}"),
         }
     }
 
@@ -264,9 +264,13 @@ impl Engine {
     ) {
         let mut reply = mem::take(&mut self.shared.reply);
         match (invalid, self.clients.roster.get_mut(id)) {
-            (Invalid::Redis(invalid), Some(client)) if client.session.is_in_transaction() => {
-                client.session.spoil();
-                invalid.write_in_transaction(frame, &mut reply);
+            (Invalid::Redis(invalid), Some(client)) => {
+                client.session.refused(invalid, frame);
+                if client.session.is_in_transaction() {
+                    invalid.write_in_transaction(frame, &mut reply);
+                } else {
+                    invalid.write(frame, &mut reply);
+                }
             }
             _ => invalid.write(frame, &mut reply),
         }
@@ -311,11 +315,13 @@ impl Engine {
             let pressed = &mut self.shared.memory.pressed;
             pressed.retain(|waiter| waiter.id != id);
         }
+        // What waited for room waited before it was looked at whether there is memory for it.
+        let is_fresh = client.pause == Pause::Own;
         client.go_on();
         let before = client.recv.len();
         if !client.recv.is_empty() {
             let bytes = client.recv.take(&mut self.shared.chunks);
-            self.parse_kept(id, bytes);
+            self.parse_kept(id, bytes, is_fresh);
         }
         let Some(client) = self.clients.roster.get_mut(id) else {
             return;

@@ -102,6 +102,12 @@ impl Shared {
         self.held() > self.memory.hard
     }
 
+    /// Whether `len` bytes more fit into the limit.
+    #[inline]
+    pub(crate) const fn has_room_for(&self, len: u64) -> bool {
+        self.held().saturating_add(len) <= self.memory.hard
+    }
+
     /// Whether those who wait may go on: with a margin, so that they do not all stop again at once.
     pub(crate) const fn has_recovered(&self) -> bool {
         self.held() <= self.memory.soft / 8 * 7

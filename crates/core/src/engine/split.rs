@@ -147,6 +147,11 @@ impl Splits {
         split.missing == 0
     }
 
+    /// Bytes of the responses of a split, which are about as many as those of the one that they become.
+    pub(crate) fn len_of(&self, id: SplitId) -> u64 {
+        to_u64(self.splits[to_usize(id.0)].len)
+    }
+
     /// Appends the one response and frees the split.
     pub(crate) fn merge(&mut self, id: SplitId, out: &mut Vec<u8>, pool: &mut ChunkPool) {
         let split = self.live_mut(id);
@@ -182,6 +187,20 @@ impl Splits {
     /// Bytes held by one split in flight.
     pub(crate) fn held_by(&self, id: SplitId) -> u64 {
         to_u64(self.splits[to_usize(id.0)].held)
+    }
+
+    /// Bytes of memory that the splits in flight take.
+    pub(crate) fn footprint(&self) -> u64 {
+        let live = self.splits.iter().filter(|split| split.live);
+        let footprint = |split: &Split| {
+            let fragments = split.fragments.iter().map(|fragment| {
+                fragment.bytes.capacity() + fragment.marks.capacity() * size_of::<usize>()
+            });
+            fragments.sum::<usize>()
+                + split.fragments.capacity() * size_of::<FragmentResponse>()
+                + split.runs.capacity() * size_of::<Run>()
+        };
+        to_u64(live.map(footprint).sum())
     }
 
     /// How many splits are in flight.

@@ -47,7 +47,7 @@ pub(crate) fn key_of(config: &PoolConfig, server: u32, n: usize) -> String {
 /// Lets the only server answer `request` so often that the client may have as many in flight as any.
 #[allow(dead_code, reason = "few tests need a deep pipeline")]
 pub(crate) fn open_window(hand: &mut Hand, client: ClientId, request: &str, response: &str) {
-    let most = usize::try_from(CLIENT_IN_FLIGHT_MAX).unwrap();
+    let most = usize::try_from(CLIENT_IN_FLIGHT_MAX).expect("a small number");
     let requests = request.repeat(2 * most);
     let (mut sent, mut answered) = (0, 0);
     while answered < 2 * most {

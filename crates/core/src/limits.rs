@@ -130,7 +130,13 @@ pub const RECV_GROWTH_MAX: usize = 4 * 1024 * 1024;
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
 
-/// Bytes of replies waiting for one client above which the client is not read (soft limit).
+/// Requests of a new client in flight, and of one whose responses were large. Each time so many are in flight and
+/// half of them have brought small responses, twice as many are allowed, up to [`CLIENT_IN_FLIGHT_MAX`]: a few KB
+/// of requests can ask for hundreds of MB, and that they do is known only when responses come.
+pub const CLIENT_IN_FLIGHT_FIRST: u32 = if cfg!(small_limits) { 2 } else { 32 };
+
+/// Bytes of replies waiting for one client that are not yet many: a client with more begins no request while more
+/// than half of `memory_limit` is held.
 pub const CLIENT_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     2_000
 } else {
@@ -164,14 +170,20 @@ pub const SERVER_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     4 * 1024 * 1024
 };
 
-/// Share of `memory_limit` above which no client begins a request; at the limit itself the client
-/// whose bytes came last is closed.
+/// Share of `memory_limit` above which no client begins a request; at the limit itself the client that has moved
+/// least and holds most is closed.
 pub const MEMORY_LIMIT_SOFT_PERCENT: u64 = 80;
 
-/// Longest that a client waits for memory: then the client that holds most is closed, and again after
-/// each further such time. Unfinished requests and unread replies can be held for ever; those who
-/// wait for them have time-outs of seconds.
+/// Longest that a client waits for memory, or half of its pool's `timeout` if that is shorter: then those who hold
+/// it are closed until enough is free, and again after each further such time. Unfinished requests and unread
+/// replies can be held for ever; those who wait for them have time-outs of seconds.
 pub const MEMORY_WAIT_MAX: Span = Span::from_millis(5_000);
+
+/// A client that could move, and has not for so long, is closed before others that hold memory.
+pub const MEMORY_SILENCE: Span = Span::from_millis(1_000);
+
+/// How often an engine that holds much looks whether clients of other engines wait for it.
+pub const MEMORY_LOOK_PERIOD: Span = Span::from_millis(250);
 
 /// Arguments of one redis request, as in redis before 7; more is a protocol error.
 pub const REDIS_ARGS_MAX: u32 = 1024 * 1024;
@@ -199,6 +211,11 @@ pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
 /// error of the server.
 pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;
 
+/// Bytes of a response up to which it is held until it is whole, when it comes in pieces; a longer one is passed on
+/// piece by piece. If the server's connection breaks within one that is held, its client gets an error for that
+/// request; within a longer one, the client can only be closed.
+pub const RESPONSE_HOLD_LEN_MAX: u64 = if cfg!(small_limits) { 300 } else { 64 * 1024 };
+
 /// Chunks of sent bytes that one server connection keeps until its pipeline is empty: 64 KB at most. A
 /// read-only request that is still there when the server closes the connection is sent once more;
 /// an older one gets the error.
@@ -215,6 +232,10 @@ pub const RECONNECT_WAIT_MIN: Span = Span::from_millis(10);
 /// Longest wait before the next attempt, give or take a quarter: short, because nobody is told when
 /// the server is back.
 pub const RECONNECT_WAIT_MAX: Span = Span::from_millis(250);
+
+/// Longest time between an error that is the first response on a server connection and the server's
+/// close for both to be one refusal, in a pool without `timeout`.
+pub const REFUSAL_WAIT: Span = Span::from_millis(1_000);
 
 /// Least time between two probes of an ejected server, for a `server_retry_timeout` of nothing.
 pub const PROBE_PERIOD_MIN: Span = Span::from_millis(10);
@@ -245,6 +266,7 @@ pub const READS_PER_TICK: usize = 2;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
 const _: () = assert!(RECV_ROOM_MIN < SCRATCH_LEN);
+const _: () = assert!(CLIENT_IN_FLIGHT_FIRST < CLIENT_IN_FLIGHT_MAX);
 const _: () = assert!(GATHER_BUSY_MIN < GATHER_BUSY_MAX);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);

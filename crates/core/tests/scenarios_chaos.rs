@@ -100,13 +100,15 @@ impl Chaos {
     }
 
     fn ask(&mut self, client: twemproxy_core::ids::ClientId, words: &str) {
-        self.asked += 1;
-        self.hand.send(client, cmd(words).as_bytes());
+        // A client with too much in flight is not read, and does not insist.
+        let read = self.hand.send(client, cmd(words).as_bytes());
+        self.asked += usize::from(read > 0);
     }
 }
 
 #[test]
 fn whatever_servers_do_each_request_is_answered_once_and_no_write_is_repeated() {
+    let mut arrived = 0;
     for seed in 0..30 {
         let mut config = with_timeout(redis(2), 100);
         config.server_connections = u32::try_from(1 + seed % 3).unwrap_or(1);
@@ -129,9 +131,10 @@ fn whatever_servers_do_each_request_is_answered_once_and_no_write_is_repeated() 
         chaos.answered += chaos.hand.got(client).matches("\r\n").count();
         assert_eq!(chaos.answered, chaos.asked, "seed {seed}");
         let writes = chaos.writes();
-        assert!(writes.len() > 3, "some arrive");
+        arrived += writes.len();
         let repeated = writes.iter().find(|(_, count)| **count > 1);
         assert_eq!(repeated, None, "seed {seed}");
         assert!(!chaos.hand.is_closed(client));
     }
+    assert!(arrived > 200, "writes arrive: {arrived}");
 }

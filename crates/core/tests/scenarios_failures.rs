@@ -7,7 +7,7 @@ mod support;
 
 use support::{bulk, cmd, key_of, redis, with_timeout};
 use twemproxy_core::config::{EjectPolicy, PoolConfig};
-use twemproxy_core::engine::{Closed, Notice};
+use twemproxy_core::engine::{ClientEnd, Closed, Notice};
 use twemproxy_core::ids::{PoolIdx, ServerId};
 use twemproxy_core::limits;
 use twemproxy_core::owner::{Mail, Report};
@@ -279,10 +279,10 @@ fn a_half_given_reply_that_expires_closes_its_client() {
     let (one, two) = (hand.client(), hand.client());
     hand.send(one, cmd("GET big").as_bytes());
     hand.send(two, cmd("GET small").as_bytes());
-    hand.say(hand.conn(0), b"$10\r\n01234");
+    hand.say(hand.conn(0), b"$100000\r\n01234");
     hand.wait_ms(101);
     assert!(hand.is_closed(one));
-    assert!(hand.notices.contains(&Notice::ClientReplyBroken(one)));
+    assert_eq!(hand.end_of(one), Some(ClientEnd::ReplyBroken));
     assert_eq!(hand.got(two), "-ERR Connection timed out\r\n");
     assert!(!hand.is_closed(hand.conn(0)));
 }
@@ -709,7 +709,7 @@ fn an_idle_client_is_closed_and_one_that_waits_or_talks_is_not() {
         hand.send(talks, cmd("PING").as_bytes());
     }
     assert!(hand.is_closed(idle));
-    assert!(hand.notices.contains(&Notice::ClientIdle(idle)));
+    assert_eq!(hand.end_of(idle), Some(ClientEnd::Idle));
     assert!(!hand.is_closed(talks) && !hand.is_closed(waits));
     hand.say(hand.conn(0), b"$-1\r\n");
     hand.wait_ms(99);

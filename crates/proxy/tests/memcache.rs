@@ -1,5 +1,6 @@
 //! Memcached through the real binary, byte for byte what one memcached would have said.
 
+use twemproxy_testkit::commands::Manner;
 use twemproxy_testkit::harness::{Bed, POOL, PoolBuilder, ServerKind, wait_for};
 use twemproxy_testkit::model::memcache::{Frame, Store, request};
 use twemproxy_testkit::rng::Rng;
@@ -80,12 +81,15 @@ const CONVERSATION: &[&str] = &[
 
 fn converse(bed: &Bed, comparable: impl Fn(&str) -> bool) {
     let (mut client, mut direct) = (bed.client(), bed.direct.connect());
+    let manner = Manner::of(&mut direct);
     for line in CONVERSATION {
         let bytes = line.replace('\n', "\r\n").into_bytes();
         client.send(&bytes);
         direct.send(&bytes);
-        let (reply, expected) = (client.read_memcache(), direct.read_memcache());
-        if comparable(line) {
+        let (reply, said) = (client.read_memcache(), direct.read_memcache());
+        let first = line.split('\n').next().unwrap_or("");
+        let expected = manner.in_words_of_reference(first, said);
+        if comparable(line) && manner.reads_alike(first) {
             let shown = (escape(&reply), escape(&expected));
             assert!(
                 reply == expected,

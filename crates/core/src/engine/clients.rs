@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::action::Doom;
 use super::client::{Client, Pause, Phase};
+use super::client_end::ClientEnd;
 use super::order::Pending;
 use super::roster::Roster;
 use super::shared::Shared;
@@ -69,12 +69,16 @@ impl Clients {
                 };
                 let split = client.order.split(seq);
                 let response = (bytes, &*shared.marks);
-                self.splits
+                let len = self
+                    .splits
                     .finish(split, fragment, response, &mut shared.chunks);
+                if to_u64(len) > client.output_limit {
+                    shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
+                }
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
+            Origin::Discarded | Origin::Own(_) => false,
         }
     }
 
@@ -87,16 +91,18 @@ impl Clients {
         }
     }
 
-    /// A part of a response has come and more will. Returns whether it was anybody's.
+    /// A part of a response has come and more will; in all it has `least_len` bytes at least. Returns whether it
+    /// was anybody's.
     pub(crate) fn answer_more(
         &mut self,
         origin: Origin,
         bytes: &[u8],
+        least_len: u64,
         shared: &mut Shared,
     ) -> bool {
         let id = match origin {
             Origin::Whole { client, .. } | Origin::Fragment { client, .. } => client,
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => return false,
+            Origin::Discarded | Origin::Own(_) => return false,
         };
         let Some(client) = self.roster.get_mut(id) else {
             return false;
@@ -108,7 +114,7 @@ impl Clients {
         }
         match origin {
             Origin::Whole { seq, .. } => {
-                let flush = client.respond_more(seq, bytes, &mut shared.chunks);
+                let flush = client.respond_more(seq, bytes, least_len, &mut shared.chunks);
                 answered(id, client, flush, shared);
             }
             Origin::Fragment { seq, fragment, .. } => {
@@ -117,12 +123,12 @@ impl Clients {
                     .splits
                     .extend(split, fragment, bytes, &mut shared.chunks);
                 if to_u64(held) > client.output_limit {
-                    shared.outbox.doomed.push((id, Doom::Limit));
+                    shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
                 } else if shared.is_exhausted() {
-                    shared.outbox.doomed.push((id, Doom::Memory));
+                    shared.outbox.is_exhausted = true;
                 }
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => {}
+            Origin::Discarded | Origin::Own(_) => {}
         }
         true
     }
@@ -135,14 +141,9 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let is_brittle = match client.order.pending(seq) {
-                    Pending::Brittle => true,
-                    // It may have been, before a part of its response came.
-                    Pending::Streaming { .. } | Pending::Partial(_) => client.has_scanned,
-                    _ => false,
-                };
+                let is_brittle = client.order.is_brittle(seq);
                 if !client.retract(seq, &mut shared.chunks) {
-                    shared.outbox.doomed.push((id, Doom::BrokenReply));
+                    shared.outbox.doomed.push((id, ClientEnd::ReplyBroken));
                     return true;
                 }
                 if !is_planted(Canary::HalfReplyKept) {
@@ -152,7 +153,9 @@ impl Clients {
                 let flush = client.respond(seq, reply, &mut shared.chunks);
                 answered(id, client, flush, shared);
                 if is_brittle && client.phase == Phase::Open {
-                    client.phase = Phase::Closing { eof: true };
+                    client.phase = Phase::Closing {
+                        end: ClientEnd::Quit,
+                    };
                 }
                 true
             }
@@ -170,7 +173,7 @@ impl Clients {
                 self.fragment_done(id, seq, shared);
                 true
             }
-            Origin::Discarded | Origin::Auth | Origin::Select | Origin::Probe => false,
+            Origin::Discarded | Origin::Own(_) => false,
         }
     }
 
@@ -218,23 +221,6 @@ impl Clients {
         of_clients + self.splits.held()
     }
 
-    /// The client that holds most, in unfinished requests and in responses it has not been sent, and
-    /// how much that is.
-    pub(crate) fn largest_holder(&self) -> Option<(ClientId, u64)> {
-        let held_by = |client: &Client| {
-            let in_splits = client
-                .order
-                .splits()
-                .map(|split| self.splits.held_by(split));
-            client.recv.held() + client.output_len() + in_splits.sum::<u64>()
-        };
-        let holders = self
-            .roster
-            .working()
-            .map(|(id, client)| (id, held_by(client)));
-        holders.max_by_key(|&(_, held)| held)
-    }
-
     pub(crate) fn check_invariants(&self) {
         self.roster.check_invariants();
         let clients = self.roster.working();
@@ -267,15 +253,16 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
         }
     }
     if client.output_len() > client.output_limit {
-        shared.outbox.doomed.push((id, Doom::Limit));
+        shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
     } else if shared.is_exhausted() {
-        shared.outbox.doomed.push((id, Doom::Memory));
+        shared.outbox.is_exhausted = true;
     }
 }
 
 /// Puts a client that paused for its own sake back to work once it has room again.
 pub(crate) fn resume_if_drained(id: ClientId, client: &mut Client, shared: &mut Shared) {
-    if client.pause == Pause::Own && client.has_drained() && !client.resuming {
+    let waits = matches!(client.pause, Pause::Own | Pause::Output);
+    if waits && client.has_drained() && !client.resuming {
         client.resuming = true;
         if !is_planted(Canary::WakeupLost) {
             shared.outbox.resume.push_back(id);

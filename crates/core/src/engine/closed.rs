@@ -27,12 +27,20 @@ pub enum Closed {
     PermissionDenied,
     /// The unix socket's backlog is full.
     WouldBlock,
-    /// No descriptors left.
+    /// The proxy has no descriptors left.
     TooManyFiles,
+    /// The proxy's machine has no memory left.
+    NoMemory,
+    /// The proxy's kernel has no room left for a connection's buffers.
+    NoBuffers,
+    /// The proxy's machine has no local address or port left to connect from.
+    NoLocalAddress,
     /// The server sent something that is no response, or a response nobody waits for.
     Invalid,
     /// The server refused AUTH or SELECT.
     HandshakeRefused,
+    /// The server took the connection, but said that it will not serve it.
+    TurnedAway,
     /// Anything else.
     Other,
 }
@@ -47,7 +55,7 @@ enum Tally {
 
 impl Closed {
     /// Every reason, in table order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Eof,
         Self::Refused,
         Self::Reset,
@@ -60,8 +68,12 @@ impl Closed {
         Self::PermissionDenied,
         Self::WouldBlock,
         Self::TooManyFiles,
+        Self::NoMemory,
+        Self::NoBuffers,
+        Self::NoLocalAddress,
         Self::Invalid,
         Self::HandshakeRefused,
+        Self::TurnedAway,
         Self::Other,
     ];
 
@@ -80,8 +92,13 @@ impl Closed {
             Self::PermissionDenied => (Tally::Err, "Permission denied"),
             Self::WouldBlock => (Tally::Err, "Resource temporarily unavailable"),
             Self::TooManyFiles => (Tally::Err, "Too many open files"),
+            Self::NoMemory => (Tally::Err, "Cannot allocate memory"),
+            Self::NoBuffers => (Tally::Err, "No buffer space available"),
+            Self::NoLocalAddress => (Tally::Err, "Cannot assign requested address"),
             Self::Invalid => (Tally::Err, "Invalid argument"),
-            Self::HandshakeRefused => (Tally::Err, "Server refused the connection"),
+            Self::HandshakeRefused | Self::TurnedAway => {
+                (Tally::Err, "Server refused the connection")
+            }
             Self::Other => (Tally::Err, "Input/output error"),
         }
     }
@@ -91,6 +108,15 @@ impl Closed {
     #[must_use]
     pub const fn text(self) -> &'static str {
         self.row().1
+    }
+
+    /// Whether this process or its machine lacks something: that says nothing about the server.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::TooManyFiles | Self::NoMemory | Self::NoBuffers | Self::NoLocalAddress
+        )
     }
 
     /// Counts one closed server connection.

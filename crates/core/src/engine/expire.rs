@@ -8,6 +8,7 @@
 
 use super::Engine;
 use super::action::{Action, Notice};
+use super::client_end::ClientEnd;
 use super::closed::Closed;
 use super::deadlines::Alarm;
 use super::server::ConnPhase;
@@ -25,7 +26,7 @@ impl Engine {
                 Alarm::Conn(id) => self.check_conn(id, at),
                 Alarm::Client(id) => self.check_idle(id),
                 Alarm::Tidy => self.tidy(),
-                Alarm::Memory => self.check_memory(),
+                Alarm::Memory => self.check_memory(at),
             }
         }
     }
@@ -44,6 +45,7 @@ impl Engine {
     /// Sees to it that memory which a burst left behind is given back.
     #[inline]
     pub(super) fn watch_memory(&mut self) {
+        self.shared.watch_others();
         if !self.shared.is_tidying
             && (self.shared.chunks.is_untidy()
                 || self.shared.outbox.is_untidy()
@@ -185,7 +187,7 @@ impl Engine {
         };
         let latest = Micros(now.0.saturating_sub(limit.0));
         if idle_since.is_some_and(|since| since <= latest) {
-            self.close_idle(id);
+            self.close_client(id, ClientEnd::Idle);
             return;
         }
         // One that is busy or kept waiting is looked at again a whole limit later.

@@ -6,6 +6,7 @@ use core::mem;
 
 use super::Engine;
 use super::client::{Client, Pause, Phase};
+use super::client_end::ClientEnd;
 use super::closed::Closed;
 use super::fragments::fragment_idx;
 use super::order::Pending;
@@ -188,7 +189,7 @@ impl Engine {
     }
 
     /// Answers a request that needs no server.
-    fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
+    pub(super) fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
         let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let mut reply = mem::take(&mut self.shared.reply);
@@ -213,7 +214,9 @@ impl Engine {
         if after == After::Close
             && let Some(client) = self.clients.roster.get_mut(id)
         {
-            client.phase = Phase::Closing { eof: true };
+            client.phase = Phase::Closing {
+                end: ClientEnd::Quit,
+            };
         }
     }
 

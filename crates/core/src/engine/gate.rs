@@ -9,6 +9,7 @@ use core::mem;
 
 use super::Engine;
 use super::client::Phase;
+use super::client_end::ClientEnd;
 use super::forward::{Frame, Stalled};
 use super::fragments::Work;
 use crate::ids::ClientId;
@@ -43,7 +44,7 @@ impl Engine {
     }
 
     /// Whether a gated client may send this; if not, it was told.
-    fn admit(&mut self, id: ClientId, request: &Request) -> bool {
+    pub(super) fn admit(&mut self, id: ClientId, request: &Request) -> bool {
         let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         if pool.config.protocol == Protocol::Memcache {
@@ -79,7 +80,6 @@ impl Engine {
             return Ok(());
         }
         let client = self.clients.roster.found_mut(id);
-        client.has_scanned = true;
         if !client.order.make_last_brittle(before) {
             self.close_misreader(id, request);
         }
@@ -96,7 +96,9 @@ impl Engine {
             && closes_on_error(request.command)
             && !client.session.is_muted()
         {
-            client.phase = Phase::Closing { eof: true };
+            client.phase = Phase::Closing {
+                end: ClientEnd::Quit,
+            };
         }
     }
 

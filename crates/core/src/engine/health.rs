@@ -14,7 +14,7 @@ use super::rng::Rng;
 use super::server::{ConnPhase, Gate, ServerConn};
 use super::slot::Origin;
 use crate::ids::{ServerConnId, ServerId};
-use crate::limits::{RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN};
+use crate::limits::{RECONNECT_FREE_MAX, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN, REFUSAL_WAIT};
 use crate::num::to_usize;
 use crate::owner::{Mail, Report};
 use crate::proto;
@@ -34,9 +34,15 @@ impl Engine {
         if !(conn.blamed && why == Closed::TimedOut) {
             why.count(&conn.counters);
         }
-        self.shared.outbox.notice(match why {
+        let now = self.shared.now;
+        let patience = self.refusal_wait(server);
+        let is_by_server = is_closed_by_server(why);
+        let is_refused = is_by_server && conn.is_refused(now, patience);
+        let told = if is_refused { Closed::TurnedAway } else { why };
+        self.shared.outbox.notice(match told {
             Closed::Invalid => Notice::ServerInvalid(server),
             Closed::HandshakeRefused => Notice::ServerRefusedHandshake(server),
+            Closed::TurnedAway => Notice::ServerTurnedAway(server),
             Closed::TimedOut => Notice::ServerTimedOut(server),
             _ => Notice::ServerLost { server, why },
         });
@@ -44,18 +50,23 @@ impl Engine {
             self.fail_all(&mut conn, &[]);
             return;
         }
-        let reply = refusal.unwrap_or_else(|| self.failure_reply(server, why));
-        if conn.phase != ConnPhase::Ready {
+        let reply = refusal.unwrap_or_else(|| self.failure_reply(server, told));
+        if told == Closed::TurnedAway {
+            conn.refused(&mut self.upstream.server_mut(server).backoff);
+        }
+        if conn.phase != ConnPhase::Ready || told == Closed::TurnedAway {
             self.back_off(server, &reply);
         }
-        // That the server closes an idle connection is no failure.
-        let was_idle = conn.is_idle() && is_closed_by_server(why);
+        // That the server closes an idle connection is no failure; that it refuses one is.
+        let was_idle =
+            is_by_server && conn.is_idle() && !is_refused && !conn.is_shut_out(now, patience);
         let newest_end = conn.pipeline.back().map_or(u64::MAX, |slot| slot.end);
-        if !was_idle && conn.count_failure(newest_end) {
+        if !was_idle && !why.is_ours() && conn.count_failure(newest_end) {
+            self.upstream.server_mut(server).health.is_away = true;
             self.note_failure(server);
         }
         let moved = if self.may_move(&conn, why) {
-            conn.take_resendable(is_closed_by_server(why), &mut self.shared.chunks)
+            conn.take_resendable(is_by_server, &mut self.shared.chunks)
         } else {
             Vec::new()
         };
@@ -65,12 +76,19 @@ impl Engine {
         }
     }
 
+    /// How soon after its first response, an error, a server must close for that to be a refusal.
+    fn refusal_wait(&self, server: ServerId) -> Span {
+        let pool = self.upstream.servers[server].pool;
+        let timeout = self.pools[pool.index()].config.timeout;
+        timeout.unwrap_or(REFUSAL_WAIT)
+    }
+
     /// Whether requests of a connection that is over may go to another one. When none could be made
     /// that is only sensible if its time is over and theirs is not.
     fn may_move(&self, conn: &ServerConn, why: Closed) -> bool {
         let pool = self.upstream.servers[conn.server].pool;
         match why {
-            Closed::HandshakeRefused => false,
+            Closed::HandshakeRefused | Closed::TurnedAway => false,
             Closed::TimedOut => self.pools[pool.index()].config.timeout.is_some(),
             _ => conn.phase != ConnPhase::Connecting,
         }

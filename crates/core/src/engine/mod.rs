@@ -28,10 +28,12 @@
 mod action;
 mod client;
 mod client_counts;
+mod client_end;
 mod clients;
 mod closed;
 mod deadlines;
 mod down;
+mod errand;
 mod expire;
 mod forward;
 mod fragments;
@@ -44,6 +46,7 @@ mod memory;
 mod order;
 mod parse;
 mod pool;
+mod refusal;
 mod respond;
 mod rng;
 mod roster;
@@ -62,7 +65,9 @@ use alloc::vec::Vec;
 
 pub use action::{Action, Notice};
 pub use client_counts::ClientCounts;
+pub use client_end::{ClientEnd, Weight};
 pub use closed::Closed;
+pub use memory::Others;
 
 use crate::config::Config;
 use crate::counters::Counters;
@@ -191,7 +196,7 @@ impl Engine {
     pub fn handle_closed(&mut self, conn: ConnId, why: Closed, now: Micros) {
         self.shared.now = now;
         match conn {
-            ConnId::Client(id) => self.client_closed(id, why == Closed::Eof),
+            ConnId::Client(id) => self.client_closed(id, why),
             ConnId::Server(id) => self.fail_conn(id, why, None),
         }
     }
@@ -274,8 +279,10 @@ impl Engine {
             if let Some(action) = self.shared.outbox.urgent.pop_front() {
                 return Some(action);
             }
-            if let Some((id, doom)) = self.shared.outbox.doomed.pop() {
-                self.close_doomed(id, doom);
+            if let Some((id, end)) = self.shared.outbox.doomed.pop() {
+                self.close_doomed(id, end);
+            } else if core::mem::take(&mut self.shared.outbox.is_exhausted) {
+                self.close_for_limit();
             } else if let Some(id) = self.shared.outbox.resume.pop_front() {
                 self.resume(id);
             } else if let Some(id) = self.shared.outbox.dirty_servers.pop_front() {
@@ -386,9 +393,11 @@ impl Engine {
             let works = roster.get(id).is_some();
             assert!(works || !roster.contains(id), "who is owed something works");
         }
-        for waiting in stalled.chain([&self.shared.memory.waiting]) {
+        let memory = &self.shared.memory;
+        let lists = [memory.waiting.len(), memory.pressed.len()];
+        for waiting in stalled.map(Vec::len).chain(lists) {
             let most = 2 * self.clients.roster.len() + lifecycle::DEAD_WAITERS_MAX;
-            assert!(waiting.len() <= most + 1, "who waits is there");
+            assert!(waiting <= most + 1, "who waits is there");
         }
     }
 }

@@ -4,8 +4,10 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::Engine;
+use super::action::Notice;
 use super::clients::Clients;
 use super::closed::Closed;
+use super::errand::Errand;
 use super::server::{ConnPhase, Health, ServerConn};
 use super::shared::Shared;
 use super::slot::{Origin, Slot};
@@ -13,7 +15,7 @@ use crate::canary::{Canary, is_planted};
 use crate::ids::ServerConnId;
 use crate::num::to_u64;
 use crate::owner::Report;
-use crate::proto::redis::own::{Verdict, auth_accepted, verdict};
+use crate::proto::redis::own::{Verdict, verdict};
 use crate::proto::{self, Protocol, ResponseStep};
 
 /// What came of one read.
@@ -27,8 +29,10 @@ struct Outcome {
     is_failing: bool,
     /// The connection cannot go on.
     fatal: Option<Closed>,
-    /// With [`Closed::HandshakeRefused`]: what the server said.
+    /// With [`Closed::HandshakeRefused`] or [`Closed::TurnedAway`]: what the server said.
     refusal: Option<Vec<u8>>,
+    /// The first response on the connection is no refusal.
+    is_served: bool,
     /// AUTH and SELECT are answered.
     ready: bool,
     /// What the answer to a probe says about the server.
@@ -73,9 +77,18 @@ impl Engine {
         };
         // What is kept is a line; where it ends is not known.
         conn.recv.expect(0);
+        if outcome.is_served
+            && outcome.fatal.is_none()
+            && mem::take(&mut server_state.health.is_away)
+        {
+            // The return of an ejected server has a notice of its own.
+            if !conn.is_probe && !server_state.health.is_ejected {
+                self.shared.outbox.notice(Notice::ServerBack(server));
+            }
+        }
         if outcome.ready {
             conn.phase = ConnPhase::Ready;
-            server_state.backoff.failures = 0;
+            conn.serves(&mut server_state.backoff);
             self.upstream.touch(id, &mut self.shared);
         }
         if outcome.is_healthy {
@@ -142,8 +155,11 @@ impl Reader<'_> {
                 }
                 ResponseStep::More(len) => {
                     if len > 0 {
-                        self.clients.answer_more(origin, &rest[..len], shared);
-                        self.conn.response_len += to_u64(len);
+                        let begun = self.conn.response_len + to_u64(len);
+                        let least_len = begun.saturating_add(self.conn.parser.least_rest());
+                        let part = &rest[..len];
+                        self.clients.answer_more(origin, part, least_len, shared);
+                        self.conn.response_len = begun;
                     }
                     outcome.parsed += len;
                     return outcome;
@@ -173,7 +189,7 @@ impl Reader<'_> {
             && let ResponseStep::Done(len) = self.conn.parser.step(bytes)
             && proto::is_quotable(self.protocol, &bytes[..len])
         {
-            outcome.fatal = Some(Closed::HandshakeRefused);
+            outcome.fatal = Some(Closed::TurnedAway);
             outcome.refusal = Some(bytes[..len].to_vec());
         }
     }
@@ -184,7 +200,13 @@ impl Reader<'_> {
         let response_len = mem::take(&mut self.conn.response_len) + to_u64(bytes.len());
         // A response that came in several reads is no error line, whatever its last part looks like.
         let is_whole = response_len == to_u64(bytes.len());
+        let is_first = self.conn.answered == 0;
         let slot = self.conn.pop_slot(&mut shared.chunks);
+        let may_be_refusal = is_first && is_whole && proto::is_error(self.protocol, bytes);
+        if may_be_refusal {
+            self.conn.note_refusal(shared.now);
+        }
+        outcome.is_served |= is_first && !may_be_refusal;
         if self.conn.pipeline.is_empty() {
             self.conn.rest(&mut shared.chunks);
         }
@@ -196,12 +218,9 @@ impl Reader<'_> {
             }
             _ => origin,
         };
-        match origin {
-            Origin::Auth | Origin::Select | Origin::Probe => {
-                self.finish_handshake(origin, bytes, outcome);
-                return;
-            }
-            Origin::Whole { .. } | Origin::Fragment { .. } | Origin::Discarded => {}
+        if let Origin::Own(errand) = origin {
+            self.finish_errand(errand, bytes, outcome);
+            return;
         }
         let is_failing = is_whole
             && self.protocol == Protocol::Redis
@@ -211,7 +230,7 @@ impl Reader<'_> {
             self.clients.note_response(origin, response_len);
             self.conn.counters.responses.add(1);
             self.conn.counters.response_bytes.add(response_len);
-            if !is_failing && self.health.is_watched {
+            if !is_failing && !may_be_refusal && self.health.is_watched {
                 self.health.is_watched = false;
                 self.health.failures = 0;
                 outcome.is_healthy = true;
@@ -222,30 +241,16 @@ impl Reader<'_> {
         }
     }
 
-    fn finish_handshake(&self, origin: Origin, bytes: &[u8], outcome: &mut Outcome) {
-        let accepted = match origin {
-            Origin::Auth => auth_accepted(bytes),
-            Origin::Probe => {
-                outcome.probed = Some(self.is_well(bytes));
-                true
-            }
-            _ => bytes.starts_with(b"+"),
-        };
-        if !accepted && !is_planted(Canary::RefusalIgnored) {
+    fn finish_errand(&self, errand: Errand, bytes: &[u8], outcome: &mut Outcome) {
+        let accepted = errand.accepts(self.protocol, bytes);
+        if errand == Errand::Probe {
+            outcome.probed = Some(accepted);
+        } else if !accepted && !is_planted(Canary::RefusalIgnored) {
             outcome.fatal = Some(Closed::HandshakeRefused);
             outcome.refusal = proto::is_quotable(self.protocol, bytes).then(|| bytes.to_vec());
             return;
         }
         let more = self.conn.pipeline.front().is_some_and(Slot::is_ours);
         outcome.ready = !more;
-    }
-
-    /// Whether the answer to a probe is a healthy server's. Any error but those of a server that
-    /// cannot serve will do: who asks for a password is awake.
-    fn is_well(&self, bytes: &[u8]) -> bool {
-        match self.protocol {
-            Protocol::Redis => verdict(bytes) == Verdict::Healthy,
-            Protocol::Memcache => bytes.starts_with(b"VERSION"),
-        }
     }
 }

@@ -401,7 +401,9 @@ impl Reader<'_> {
         shared: &mut Shared,
     ) -> Option<ResponseStep> {
         let conn = &mut *self.conn;
-        if conn.expired > 0 || conn.response_len > 0 || self.health.is_watched {
+        // The first response on a connection may be the server's refusal: it is looked at alone.
+        let is_first = conn.answered == 0;
+        if is_first || conn.expired > 0 || conn.response_len > 0 || self.health.is_watched {
             return None;
         }
         let (slots, _) = conn.pipeline.as_slices();

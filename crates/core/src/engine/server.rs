@@ -14,6 +14,7 @@ use core::mem;
 
 use super::client::Client;
 use super::kept::Kept;
+use super::refusal::Refusal;
 use super::slot::{Finished, Moved, Origin, Outgoing, Queued, Slot};
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
@@ -38,7 +39,7 @@ struct Write {
 pub(crate) enum ConnPhase {
     /// The shell is opening it; requests queue.
     Connecting,
-    /// AUTH, SELECT or a probe are under way: they may leave, requests wait behind them.
+    /// The proxy's own requests are under way: they may leave, those of clients wait behind them.
     Handshake,
     /// Requests flow.
     Ready,
@@ -63,7 +64,7 @@ pub(crate) struct ServerConn {
     pub(crate) expired: usize,
     /// Bytes the kernel took.
     pub(crate) sent: u64,
-    /// Bytes of AUTH, SELECT and a probe at the very front of the stream.
+    /// Bytes of the proxy's own requests at the very front of the stream.
     pub(crate) handshake_len: u64,
     /// It asks an ejected server whether it is well, and is on no list of connections.
     pub(crate) is_probe: bool,
@@ -91,6 +92,10 @@ pub(crate) struct ServerConn {
     pub(crate) stalled: Vec<ClientId>,
     /// Bytes of the response at the head of the pipeline that have been passed on.
     pub(crate) response_len: u64,
+    /// The first response was an error: it may be the server's refusal to serve.
+    pub(crate) refusal: Option<Refusal>,
+    /// Attempts to connect that had failed in a row before this one succeeded.
+    pub(crate) failed_before: u32,
     pub(crate) counters: Arc<ServerCounters>,
 }
 
@@ -127,6 +132,8 @@ impl ServerConn {
             dirty: false,
             stalled: Vec::new(),
             response_len: 0,
+            refusal: None,
+            failed_before: 0,
             counters,
         }
     }
@@ -547,6 +554,8 @@ pub(crate) struct Health {
     pub(crate) failures: u32,
     /// It is ejected.
     pub(crate) is_ejected: bool,
+    /// A failure was told, and no connection has served since.
+    pub(crate) is_away: bool,
     /// The connection of the probe under way.
     pub(crate) probe: Option<ServerConnId>,
 }

@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use super::errand::Errand;
 use super::split::FragmentIdx;
 use crate::ids::ClientId;
 use crate::time::Micros;
@@ -20,25 +21,21 @@ pub(crate) enum Origin {
     },
     /// Nobody's any more: the client was answered when the request expired.
     Discarded,
-    /// Ours: AUTH on a new connection.
-    Auth,
-    /// Ours: SELECT on a new connection.
-    Select,
-    /// Ours: asks an ejected server whether it is well.
-    Probe,
+    /// The proxy's own request.
+    Own(Errand),
 }
 
 impl Origin {
     /// Whether the request is the proxy's own and no client's.
     pub(crate) const fn is_ours(self) -> bool {
-        matches!(self, Self::Auth | Self::Select | Self::Probe)
+        matches!(self, Self::Own(_))
     }
 
     /// The client that waits for the response.
     pub(crate) const fn client(self) -> Option<ClientId> {
         match self {
             Self::Whole { client, .. } | Self::Fragment { client, .. } => Some(client),
-            Self::Discarded | Self::Auth | Self::Select | Self::Probe => None,
+            Self::Discarded | Self::Own(_) => None,
         }
     }
 }

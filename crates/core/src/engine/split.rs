@@ -98,20 +98,22 @@ impl Splits {
         split.len
     }
 
-    /// A whole response, or the rest of one; `marks` as in [`FragmentResponse`].
+    /// A whole response, or the rest of one; `marks` as in [`FragmentResponse`]. Returns how many bytes of
+    /// responses the split has now.
     pub(crate) fn finish(
         &mut self,
         id: SplitId,
         fragment: FragmentIdx,
         (bytes, marks): (&[u8], &[usize]),
         pool: &mut ChunkPool,
-    ) {
-        self.extend(id, fragment, bytes, pool);
+    ) -> usize {
+        let len = self.extend(id, fragment, bytes, pool);
         let split = self.live_mut(id);
         let fragment = &mut split.fragments[usize::from(fragment.0)];
         fragment.marks.extend_from_slice(marks);
         split.held += size_of_val(marks);
         pool.ledger.charge(size_of_val(marks));
+        len
     }
 
     /// A fragment's response failed: what had come of it is replaced.

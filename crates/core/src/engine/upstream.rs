@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::action::{Action, shrink};
 use super::client::Client;
 use super::deadlines::Alarm;
+use super::errand::Errand;
 use super::pool::Pool;
 use super::server::{ConnPhase, Gate, Server, ServerConn};
 use super::shared::Shared;
@@ -15,11 +16,18 @@ use crate::counters::Counters;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
 use crate::limits::{PIPELINE_LEN_MIN, SERVER_OUTPUT_SOFT};
 use crate::num::{to_u32, to_u64};
-use crate::proto::Protocol;
-use crate::proto::redis::local::{write_auth, write_select};
 use crate::slab::Slab;
 use crate::table::Table;
 use crate::time::{Micros, Span};
+
+/// The reason for which a connection is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    /// Requests are to be sent on it.
+    Serve,
+    /// An ejected server is to be asked whether it is healthy.
+    Probe,
+}
 
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -146,7 +154,7 @@ impl Upstream {
         server: ServerId,
         shared: &mut Shared,
     ) -> ServerConnId {
-        let id = self.dial(pool, server, None, shared);
+        let id = self.dial(pool, server, Purpose::Serve, shared);
         self.server_mut(server).conns.push(id);
         id
     }
@@ -158,39 +166,29 @@ impl Upstream {
         server: ServerId,
         shared: &mut Shared,
     ) -> ServerConnId {
-        let question = probe(pool.config.protocol);
-        self.dial(pool, server, Some(question), shared)
+        self.dial(pool, server, Purpose::Probe, shared)
     }
 
-    /// Has the shell connect; AUTH, SELECT and `question` are the first to leave.
+    /// Has the shell connect; the proxy's own requests are the first to leave.
     fn dial(
         &mut self,
         pool: &Pool,
         server: ServerId,
-        question: Option<&[u8]>,
+        purpose: Purpose,
         shared: &mut Shared,
     ) -> ServerConnId {
         let counters = Arc::clone(&self.servers[server].counters);
         let mut conn = ServerConn::new(server, pool.config.protocol, counters, shared.now);
-        let mut hello = Vec::new();
-        let mut say = |origin: Origin, hello: &[u8]| {
-            conn.out.append(hello, &mut shared.chunks);
-            let slot = Slot::new(origin, to_u32(hello.len()), false, shared.now);
+        conn.is_probe = purpose == Purpose::Probe;
+        let mut bytes = Vec::new();
+        for errand in Errand::on_connect(&pool.config, conn.is_probe) {
+            bytes.clear();
+            errand.write(&pool.config, &mut bytes);
+            conn.out.append(&bytes, &mut shared.chunks);
+            let len = to_u32(bytes.len());
+            let slot = Slot::new(Origin::Own(errand), len, false, shared.now);
             conn.push_slot(slot, &mut shared.chunks);
-        };
-        if let Some(password) = &pool.config.redis_auth {
-            write_auth(password, &mut hello);
-            say(Origin::Auth, &hello);
         }
-        if pool.config.redis_db > 0 {
-            hello.clear();
-            write_select(pool.config.redis_db, &mut hello);
-            say(Origin::Select, &hello);
-        }
-        if let Some(question) = question {
-            say(Origin::Probe, question);
-        }
-        conn.is_probe = question.is_some();
         conn.handshake_len = conn.out.len();
         let id = self.conns.insert_with(|_| conn);
         if let Some(timeout) = pool.config.timeout {
@@ -223,8 +221,7 @@ impl Upstream {
         conn.last_recv = shared.now;
         conn.counters.server_connections.add(1);
         if conn.phase == ConnPhase::Ready {
-            let server = conn.server;
-            self.server_mut(server).backoff.failures = 0;
+            conn.serves(&mut self.servers[conn.server].backoff);
         }
         self.touch(id, shared);
     }
@@ -433,13 +430,5 @@ impl Upstream {
 pub(crate) fn wake_stalled(conn: &mut ServerConn, shared: &mut Shared) {
     if !conn.stalled.is_empty() && conn.out.len() <= SERVER_OUTPUT_SOFT / 2 {
         shared.outbox.resume.extend(conn.stalled.drain(..));
-    }
-}
-
-/// The question that any healthy server answers.
-const fn probe(protocol: Protocol) -> &'static [u8] {
-    match protocol {
-        Protocol::Redis => b"*1\r\n$4\r\nPING\r\n",
-        Protocol::Memcache => b"version\r\n",
     }
 }

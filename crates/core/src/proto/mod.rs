@@ -310,6 +310,15 @@ impl ResponseParser {
         }
     }
 
+    /// Bytes that the response has at least behind those that were consumed; 0 if it has not begun.
+    #[must_use]
+    pub const fn least_rest(&self) -> u64 {
+        match self {
+            Self::Redis(parser) => parser.least_rest(),
+            Self::Memcache(parser) => parser.least_rest(),
+        }
+    }
+
     /// As [`Self::step`] for the answer to a fragment, of which nothing has been consumed yet. If it is
     /// whole and ordinary, `marks` is what [`FragmentResponse::marks`] wants, else it is empty.
     pub fn step_marking(&mut self, bytes: &[u8], marks: &mut Vec<usize>) -> ResponseStep {

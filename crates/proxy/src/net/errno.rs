@@ -16,7 +16,6 @@ const TABLE: &[(Errno, Closed)] = &[
     (Errno::HOSTUNREACH, Closed::HostUnreachable),
     (Errno::NETUNREACH, Closed::NetworkUnreachable),
     (Errno::NETDOWN, Closed::NetworkUnreachable),
-    (Errno::ADDRNOTAVAIL, Closed::NetworkUnreachable),
     (Errno::HOSTDOWN, Closed::HostDown),
     (Errno::NAMETOOLONG, Closed::HostDown),
     (Errno::NOENT, Closed::NoSuchFile),
@@ -25,6 +24,9 @@ const TABLE: &[(Errno, Closed)] = &[
     (Errno::AGAIN, Closed::WouldBlock),
     (Errno::MFILE, Closed::TooManyFiles),
     (Errno::NFILE, Closed::TooManyFiles),
+    (Errno::NOMEM, Closed::NoMemory),
+    (Errno::NOBUFS, Closed::NoBuffers),
+    (Errno::ADDRNOTAVAIL, Closed::NoLocalAddress),
 ];
 
 /// What a failed system call on a connection means to the engine.

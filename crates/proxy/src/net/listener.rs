@@ -3,13 +3,14 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use twemproxy_config::{Listen, PoolAddresses};
@@ -70,6 +71,17 @@ impl Listener {
                 Ok((Stream::Unix(stream), None))
             }
         }
+    }
+
+    /// Whether somebody waits to be accepted.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let fd = match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        };
+        let mut asked = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        // A question that fails is answered by the next accept.
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// The descriptor, for a log line.

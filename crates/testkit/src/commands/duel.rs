@@ -1,6 +1,6 @@
 //! One stream, two sides: a lone server and the proxy.
 
-use super::{Command, Law};
+use super::{Command, Law, Manner};
 use crate::rng::Rng;
 use crate::wire::{Wire, escape};
 
@@ -25,6 +25,8 @@ pub struct Contest {
     direct: Wire,
     proxied: Wire,
     read: fn(&mut Wire) -> Vec<u8>,
+    /// How the lone server words its errors.
+    manner: Manner,
     rng: Rng,
     /// Names the client in a failure.
     who: String,
@@ -51,10 +53,17 @@ impl Contest {
             direct,
             proxied,
             read,
+            manner: Manner::Reference,
             rng: Rng::new(!seed),
             who,
             said: Vec::new(),
         }
+    }
+
+    /// The same with a lone server of another manner.
+    #[must_use]
+    pub fn with_manner(self, manner: Manner) -> Self {
+        Self { manner, ..self }
     }
 
     /// Sends `commands` to both sides in pipelines of random length, the proxy's in random pieces,
@@ -83,7 +92,8 @@ impl Contest {
         for command in commands {
             self.said.push(command.text.clone());
             let Some(law) = command.law else { continue };
-            let expected = (self.read)(&mut self.direct);
+            let said = (self.read)(&mut self.direct);
+            let expected = self.manner.in_words_of_reference(&command.text, said);
             let actual = (self.read)(&mut self.proxied);
             assert!(
                 law.holds(&expected, &actual),

@@ -10,9 +10,11 @@ mod law;
 pub mod memcache;
 pub mod redis;
 mod redis_lines;
+mod versions;
 
 pub use duel::{Contest, seed};
 pub use law::Law;
+pub use versions::Manner;
 
 /// One request and what its reply must obey.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -10,11 +10,11 @@ use crate::wire::Wire;
 /// Which server program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ServerKind {
-    /// redis-server
+    /// `redis-server`, or what `REDIS_SERVER` names: valkey too is asked as redis then.
     Redis,
-    /// memcached
+    /// `memcached`, or what `MEMCACHED_SERVER` names.
     Memcached,
-    /// The program that `VALKEY_SERVER` names; the `need_valkey` of `scripts/lib.sh` sets it.
+    /// `valkey-server`, or what `VALKEY_SERVER` names; the `need_valkey` of `scripts/lib.sh` sets it.
     Valkey,
 }
 
@@ -106,14 +106,14 @@ impl Server {
     }
 }
 
+/// The program of this kind: the one that the variable names, else the installed one.
 fn program(kind: ServerKind) -> String {
-    match kind {
-        ServerKind::Redis => "redis-server".to_owned(),
-        ServerKind::Memcached => "memcached".to_owned(),
-        ServerKind::Valkey => {
-            std::env::var("VALKEY_SERVER").unwrap_or_else(|_| "valkey-server".to_owned())
-        }
-    }
+    let (variable, installed) = match kind {
+        ServerKind::Redis => ("REDIS_SERVER", "redis-server"),
+        ServerKind::Memcached => ("MEMCACHED_SERVER", "memcached"),
+        ServerKind::Valkey => ("VALKEY_SERVER", "valkey-server"),
+    };
+    std::env::var(variable).unwrap_or_else(|_| installed.to_owned())
 }
 
 fn launch(kind: ServerKind, socket: &Path, args: &[String]) -> io::Result<Process> {

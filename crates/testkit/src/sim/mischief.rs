@@ -35,6 +35,8 @@ pub(super) enum Excuse {
     Sick,
     /// A server refused to serve, in these words.
     Refused(&'static str),
+    /// A server closed, and may have said nothing but an error before.
+    TurnedAway,
 }
 
 impl World {

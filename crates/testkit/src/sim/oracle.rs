@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use twemproxy_core::config::{Config, EjectPolicy};
 use twemproxy_core::counters::PoolCounters;
-use twemproxy_core::engine::{Closed, Notice};
+use twemproxy_core::engine::{ClientEnd, Closed, Notice};
 use twemproxy_core::ids::{ClientId, ConnId, ServerId};
 use twemproxy_core::limits::RECONNECT_WAIT_MAX;
 use twemproxy_core::proto::Protocol;
@@ -122,6 +122,7 @@ impl World {
             Excuse::Sick => [SICK_REDIS, SICK_MEMCACHE].contains(&text),
             // Nobody can tell from a part of the words that they are a refusal.
             Excuse::Refused(words) => text == words || own == Some(Closed::Invalid.text()),
+            Excuse::TurnedAway => own == Some(Closed::TurnedAway.text()),
             Excuse::Lied => {
                 let lies = [LIE_REDIS, LIE_MEMCACHE, EARLY_REDIS, EARLY_MEMCACHE];
                 lies.contains(&text) || own == Some(Closed::Invalid.text())
@@ -236,6 +237,16 @@ impl World {
             || self.handshakes_of(at) > 0 && !conn.is_greeted(&self.links[conn.link])
             || conn.refusal.is_some();
         self.excuse(server, excuse);
+        if matches!(
+            excuse,
+            Excuse::Refused(_) | Excuse::Lost(Closed::Eof | Closed::Reset | Closed::BrokenPipe)
+        ) {
+            // If an error was all that came before, it was a refusal.
+            self.excuse(server, Excuse::TurnedAway);
+            let until = self.now + RECONNECT_WAIT_MAX.0 / 4 * 5;
+            let words = &mut self.servers[server].last_words;
+            words.push((until, Excuse::TurnedAway));
+        }
         if is_new {
             let until = self.now + RECONNECT_WAIT_MAX.0 / 4 * 5;
             self.servers[server].last_words.push((until, excuse));
@@ -286,30 +297,34 @@ impl World {
             }
         };
         match notice {
-            Notice::ClientOutputLimit(id)
-            | Notice::ClientReplyBroken(id)
-            | Notice::ClientMemory(id) => {
+            Notice::ClientEnds {
+                client: id, end, ..
+            } => {
                 if let Some(client) = client(self, id) {
-                    self.clients[client].doomed = true;
-                }
-            }
-            Notice::ClientIdle(id) => {
-                if let Some(client) = client(self, id) {
-                    self.check_idle(client);
-                }
-            }
-            Notice::ClientInvalid(id) => {
-                if let Some(client) = client(self, id) {
-                    assert_ne!(
-                        self.clients[client].phase,
-                        Phase::Open,
-                        "client {client} sent nothing wrong"
-                    );
+                    self.note_end(client, end);
                 }
             }
             Notice::Ejected(server) => self.note_change(server, true),
             Notice::Restored(server) => self.note_change(server, false),
             _ => assert!(!self.plan.calm, "{notice:?} in a calm world"),
+        }
+    }
+
+    /// A client is closed, or will be.
+    fn note_end(&mut self, at: usize, end: ClientEnd) {
+        match end {
+            ClientEnd::Eof | ClientEnd::Quit | ClientEnd::Drained | ClientEnd::Lost(_) => {}
+            ClientEnd::Idle => self.check_idle(at),
+            ClientEnd::Invalid => {
+                let client = &self.clients[at];
+                assert_ne!(client.phase, Phase::Open, "client {at} sent nothing wrong");
+            }
+            ClientEnd::ReplyBroken
+            | ClientEnd::Overdue
+            | ClientEnd::OutputLimit
+            | ClientEnd::MemoryWait
+            | ClientEnd::MemoryLimit
+            | ClientEnd::ReplyTooLarge => self.clients[at].doomed = true,
         }
     }
 
@@ -371,13 +386,12 @@ impl World {
     /// Gauges say what is; memory is bounded. Not at every step: it is slow.
     pub(super) fn check_gauges(&self) {
         let limit = self.plan.config.memory_limit;
-        for worker in &self.workers {
-            let held = worker.engine.held();
-            assert!(
-                limit == 0 || held <= limit + MEMORY_SLACK,
-                "{held} bytes are held, {limit} are allowed"
-            );
-        }
+        let workers = self.workers.iter();
+        let held: u64 = workers.map(|worker| worker.engine.held()).sum();
+        assert!(
+            limit == 0 || held <= limit + MEMORY_SLACK,
+            "{held} bytes are held, {limit} are allowed"
+        );
         if self.step.is_multiple_of(64) {
             for at in 0..self.workers.len() {
                 self.check_gauges_of(at);

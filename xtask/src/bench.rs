@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crate::budgets::Budgets;
 use crate::child::finish;
-use crate::tools::{Failure, Outcome, build_release, root};
+use crate::tools::{Failure, Outcome, build_release, root, target};
 use cells::{Cell, ENVOY, NUTCRACKER, NUTCRACKER_AND_IDLE, OURS_AND_IDLE, RELAY};
 use goals::Goal;
 use peers::Peers;
@@ -32,7 +32,7 @@ const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--only TEXT] [--minutes N] [--pairs N] [--seconds S] [--output FOLDER]
 
 Measures the matrix of loads on our release build, Debian's nutcracker, Envoy and the bare relay, and writes
-docs/benchmarks.md with charts and raw lines. Let nothing else run on the machine.
+docs/benchmarks.md with charts, and the raw lines below target/. Let nothing else run on the machine.
 
   --quick          3 pairs of short runs (1 where no goal is about a cell), then more of those that a goal is about, the most
                    doubtful first: 10 minutes after the build
@@ -208,10 +208,9 @@ fn write(session: &Session, folder: &Path) -> Outcome<()> {
     for (name, svg) in &session.charts {
         put(&files.join(name), svg)?;
     }
-    put(
-        &files.join(format!("raw-{}.txt", session.date)),
-        &report::raw(&session.runs),
-    )?;
+    let raw = target().join(format!("bench-{}.txt", session.date));
+    put(&raw, &report::raw(&session.runs))?;
+    println!("each run as a line of JSON: {}", raw.display());
     let method = fs::read_to_string(root().join("docs/benchmarks.md")).unwrap_or_default();
     let method = method.split(RESULTS).next().unwrap_or_default();
     let page = format!(

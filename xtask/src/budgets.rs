@@ -1,4 +1,4 @@
-//! `budgets`: what one operation may cost, in instructions of the core and in system calls of the proxy.
+//! `budgets`: bounds of what one operation costs, in instructions of the core, system calls and TCP segments of the proxy.
 //!
 //! Instructions are counted by callgrind over the scenarios of `bench/src/bin/scenarios.rs`: each runs for N and for
 //! 2 N operations, and the difference divided by N is the cost of one. System calls are counted by strace around a
@@ -14,11 +14,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::child::finish;
+use crate::segments;
 use crate::tools::{Failure, Outcome, build_release, release, root};
 
 const FILE: &str = "bench/budgets.toml";
 
-/// Both halves of the file.
+/// The sections of the file.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Budgets {
     /// How far an instruction count may be off, per cent.
@@ -27,6 +28,8 @@ pub(crate) struct Budgets {
     pub(crate) instructions: BTreeMap<String, f64>,
     /// Most system calls per request, by depth.
     pub(crate) system_calls: BTreeMap<String, f64>,
+    /// Most TCP segments with data per request, by depth.
+    segments: BTreeMap<String, f64>,
 }
 
 /// The verb: checks, or with `--update` writes down.
@@ -76,18 +79,10 @@ fn check(update: bool) -> Outcome<()> {
         return fs::write(&path, budgets.text())
             .map_err(|error| Failure::during("writing", &path, &error));
     }
-    for (depth, ceiling) in &budgets.system_calls {
-        let calls = system_calls(depth)?.per_request();
-        let verdict = if calls <= *ceiling {
-            ""
-        } else {
-            "ABOVE THE CEILING"
-        };
-        println!("system calls at {depth:<10} at most {ceiling:>5} now {calls:>10.3} {verdict}");
-        if calls > *ceiling {
-            misses.push(depth.clone());
-        }
-    }
+    let calls = |depth: &str| Ok(system_calls(depth)?.per_request());
+    misses.extend(above("system calls", &budgets.system_calls, calls)?);
+    let segments = |depth: &str| segments::per_request(&release("nutcracker"), number(depth)?);
+    misses.extend(above("segments", &budgets.segments, segments)?);
     if misses.is_empty() {
         return Ok(());
     }
@@ -95,6 +90,32 @@ fn check(update: bool) -> Outcome<()> {
         "outside the budget: {}. If that is meant, run `cargo xtask budgets --update` and say why in the commit",
         misses.join(", ")
     )))
+}
+
+/// Counts at every depth; those above their ceiling.
+fn above(
+    what: &str,
+    ceilings: &BTreeMap<String, f64>,
+    count: impl Fn(&str) -> Outcome<f64>,
+) -> Outcome<Vec<String>> {
+    let mut misses = Vec::new();
+    for (depth, ceiling) in ceilings {
+        let now = count(depth)?;
+        let is_above = now > *ceiling;
+        let verdict = if is_above { "ABOVE THE CEILING" } else { "" };
+        println!("{what} at {depth:<10} at most {ceiling:>5} now {now:>10.3} {verdict}");
+        if is_above {
+            misses.push(format!("{what} at {depth}"));
+        }
+    }
+    Ok(misses)
+}
+
+/// The number in `depth-16`.
+fn number(depth: &str) -> Outcome<&str> {
+    depth
+        .strip_prefix("depth-")
+        .ok_or_else(|| Failure::new(format!("'{depth}' is not depth-N")))
 }
 
 /// How a count compares with its budget.
@@ -176,6 +197,9 @@ impl Budgets {
                 ("system_calls", _) => {
                     budgets.system_calls.insert(key.to_owned(), value);
                 }
+                ("segments", _) => {
+                    budgets.segments.insert(key.to_owned(), value);
+                }
                 _ => return Err(Failure::new(format!("{FILE}: unexpected '{line}'"))),
             }
         }
@@ -191,9 +215,14 @@ impl Budgets {
         for (name, cost) in &self.instructions {
             let _ = writeln!(text, "{name} = {cost:.1}");
         }
-        text.push_str(SYSTEM_CALLS);
-        for (name, ceiling) in &self.system_calls {
-            let _ = writeln!(text, "{name} = {ceiling}");
+        for (header, ceilings) in [
+            (SYSTEM_CALLS, &self.system_calls),
+            (SEGMENTS, &self.segments),
+        ] {
+            text.push_str(header);
+            for (name, ceiling) in ceilings {
+                let _ = writeln!(text, "{name} = {ceiling}");
+            }
         }
         text
     }
@@ -208,6 +237,11 @@ const HEADER: &str = "\
 const SYSTEM_CALLS: &str = "
 # Most system calls per request, all kinds together: 50 clients, 2 servers, the proxy as released.
 [system_calls]
+";
+
+const SEGMENTS: &str = "
+# Most TCP segments with data per request, between clients, proxy and servers together: 50 clients, 2 servers.
+[segments]
 ";
 
 /// Names and operation counts of all scenarios.
@@ -299,9 +333,7 @@ fn system_calls(depth: &str) -> Outcome<SystemCalls> {
 
 /// Counts the system calls of a proxy with nutcracker's options at a depth, written `depth-16`.
 pub(crate) fn count_system_calls(program: &Path, depth: &str) -> Outcome<SystemCalls> {
-    let number = depth
-        .strip_prefix("depth-")
-        .ok_or_else(|| Failure::new(format!("'{depth}' is not depth-N")))?;
+    let number = number(depth)?;
     let (few, many) = if number == "1" {
         (4_000, 24_000)
     } else {
@@ -356,7 +388,7 @@ fn traced_run(program: &Path, depth: &str, requests: u64) -> Outcome<(BTreeMap<S
 
 const TRACED_MAX: Duration = Duration::from_secs(30);
 
-/// What a proxy does per request; everything else happens at start and stop.
+/// Calls of a proxy per request; everything else happens at start and stop.
 const CALLS: &str = "recvfrom,recvmsg,read,readv,sendto,sendmsg,write,writev,epoll_wait,epoll_pwait,epoll_pwait2,epoll_ctl,\
                      getpeername,getsockopt,ioctl";
 
@@ -426,7 +458,8 @@ mod tests {
 
     #[test]
     fn the_file_is_read_as_it_is_written() {
-        let text = "tolerance_percent = 2.0 # either way\n[instructions]\nredis-parse-get = 91.5\n[system_calls]\ndepth-1 = 2.4\n";
+        let text = "tolerance_percent = 2.0 # either way\n[instructions]\nredis-parse-get = 91.5\n[system_calls]\ndepth-1 = 2.4\n\
+                    [segments]\ndepth-1 = 2.3\n";
         let budgets = Budgets::parse(text).expect("a good file");
         assert_eq!(budgets.instructions["redis-parse-get"].to_string(), "91.5");
         assert_eq!(

@@ -5,8 +5,10 @@ mod budgets;
 mod child;
 mod commands;
 mod compat;
+mod deps;
 mod fuzz;
 mod mutants;
+mod segments;
 mod sim;
 mod tools;
 
@@ -17,6 +19,7 @@ use tools::Failure;
 const USAGE: &str = "\
 usage: cargo xtask gen-commands          write the redis command table and its page
        cargo xtask compat [...]          compare with the Debian package's nutcracker 0.5.0
+       cargo xtask deps                  hold the lock file to dependencies.txt
        cargo xtask sim-sweep [--minutes N] [--seeds N] [--from SEED] [--threads N] [--failures N]
                              [--quiet]   run simulated worlds
        cargo xtask canaries [NAME]       demand that the simulation finds each planted bug
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
             fuzz::smoke(seconds.as_deref(), &args.collect::<Vec<_>>())
                 .map_err(|error| Failure::new(error.to_string()))
         }
+        "deps" => deps::deps(),
         "budgets" => budgets::budgets(args),
         "bench" => bench::bench(&args.collect::<Vec<_>>()),
         _ => Err(Failure::new(USAGE)),

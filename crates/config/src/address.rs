@@ -73,7 +73,7 @@ fn parse_listen_unix(text: &str) -> Result<Listen, Reason> {
     })
 }
 
-/// compat: octal digits as `strtol` reads them: what follows them is ignored, none are 0.
+/// Octal digits, and nothing else: `0999` would be read as 0, which sets no mode. compat: none are 0.
 fn parse_permissions(text: &str) -> Result<u32, Reason> {
     const INVALID: &str =
         "has an invalid file permission in \"socket_path permission\" format string";
@@ -83,7 +83,8 @@ fn parse_permissions(text: &str) -> Result<u32, Reason> {
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let mut mode: u32 = 0;
-    for digit in digits.chars().map_while(|c| c.to_digit(8)) {
+    for digit in digits.trim_ascii_end().chars() {
+        let digit = digit.to_digit(8).ok_or(INVALID)?;
         mode = mode * 8 + digit;
         // Checked at each digit, so that the product above cannot overflow.
         if mode > PERMISSIONS_MAX {

@@ -23,8 +23,10 @@ mod resolve;
 mod table;
 #[cfg(test)]
 mod tests;
+mod warnings;
 mod yaml;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -53,12 +55,27 @@ pub type Lookup = fn(&str, u16) -> io::Result<Option<SocketAddr>>;
 ///
 /// Looks up the hosts of every `listen:`, so it may block.
 pub fn load(path: &Path, physical_memory: u64) -> Result<ProxyConfig, ConfigError> {
+    let (resolved, _) = load_with(path, physical_memory)?;
+    Ok(resolved.finish())
+}
+
+/// Loads a file as [`load`] does. The lines that come with it warn of what is seldom meant.
+///
+/// Servers are looked up for two seconds at most, directories of sockets are looked for.
+pub fn check(path: &Path, physical_memory: u64) -> Result<(ProxyConfig, Vec<String>), ConfigError> {
+    let (resolved, machine) = load_with(path, physical_memory)?;
+    let file = path.display().to_string();
+    let wait = warnings::LOOKUP_WAIT;
+    let warnings = warnings::lines(&file, &resolved.pools, machine.lookup, wait);
+    Ok((resolved.finish(), warnings))
+}
+
+fn load_with(path: &Path, memory: u64) -> Result<(resolve::Resolved, Machine), ConfigError> {
     let text = read(path).map_err(|error| ConfigError::open(path, &error))?;
-    let machine = Machine {
-        memory: physical_memory,
-        lookup: system_lookup,
-    };
-    parse(&path.display().to_string(), &text, &machine)
+    let lookup = system_lookup;
+    let machine = Machine { memory, lookup };
+    let resolved = parse_and_resolve(&path.display().to_string(), &text, &machine)?;
+    Ok((resolved, machine))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -79,6 +96,14 @@ fn system_lookup(host: &str, port: u16) -> io::Result<Option<SocketAddr>> {
 
 /// Checks the text of a file; `file` is its name for messages.
 pub fn parse(file: &str, text: &[u8], machine: &Machine) -> Result<ProxyConfig, ConfigError> {
+    parse_and_resolve(file, text, machine).map(resolve::Resolved::finish)
+}
+
+fn parse_and_resolve(
+    file: &str,
+    text: &[u8],
+    machine: &Machine,
+) -> Result<resolve::Resolved, ConfigError> {
     yaml::parse(file, text)
         .and_then(|root| raw::read(file, &root))
         .map_err(|fault| hint::blame_missing_blank(text, fault))
@@ -157,4 +182,13 @@ pub enum ServerAddress {
     },
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
 }

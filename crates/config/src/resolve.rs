@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use twemproxy_core::config::{Config, EjectPolicy, PoolConfig};
+use twemproxy_core::limits::POOL_SERVERS_MAX;
 use twemproxy_core::proto::Protocol;
 
 use crate::error::{Fault, Place};
@@ -11,8 +12,15 @@ use crate::raw::{RawFile, RawSection};
 use crate::table::{Directive, GLOBAL, GlobalDraft, POOL, PoolDraft, ServerDraft};
 use crate::{Lookup, Machine, PoolAddresses, ProxyConfig};
 
+/// A file in which nothing is wrong.
+pub(crate) struct Resolved {
+    /// In the order of the statistics.
+    pub(crate) pools: Vec<Pool>,
+    memory_limit: u64,
+}
+
 /// Checks the whole file; `file` is its name for messages.
-pub(crate) fn resolve(file: &str, raw: &RawFile, machine: &Machine) -> Result<ProxyConfig, Fault> {
+pub(crate) fn resolve(file: &str, raw: &RawFile, machine: &Machine) -> Result<Resolved, Fault> {
     let mut global = GlobalDraft::default();
     if let Some(section) = &raw.global {
         read_section(GLOBAL, section, &mut global)?;
@@ -35,19 +43,29 @@ pub(crate) fn resolve(file: &str, raw: &RawFile, machine: &Machine) -> Result<Pr
     pools.sort_by(|a, b| by_name(a.name(), b.name()));
     check_pool_names(file, &pools)?;
 
-    let (cores, addresses) = pools.into_iter().map(Pool::finish).unzip();
-    Ok(ProxyConfig {
-        core: Config {
-            pools: cores,
-            memory_limit: match global.memory_limit {
-                0 => machine.memory / 2,
-                limit => limit,
-            },
-            // The shell knows the clock.
-            wall_clock_origin: 0,
+    Ok(Resolved {
+        pools,
+        memory_limit: match global.memory_limit {
+            0 => machine.memory / 2,
+            limit => limit,
         },
-        pools: addresses,
     })
+}
+
+impl Resolved {
+    pub(crate) fn finish(self) -> ProxyConfig {
+        let (cores, addresses) = self.pools.into_iter().map(Pool::finish).unzip();
+        ProxyConfig {
+            core: Config {
+                pools: cores,
+                memory_limit: self.memory_limit,
+                // The shell knows the clock and the process.
+                wall_clock_origin: 0,
+                process_id: 0,
+            },
+            pools: addresses,
+        }
+    }
 }
 
 /// The order of servers and pools everywhere: shorter names first, then by bytes.
@@ -95,13 +113,13 @@ fn read_section<T>(
 }
 
 /// A pool on its way: read, then checked, then finished.
-struct Pool {
+pub(crate) struct Pool {
     /// Of its key in the file.
-    place: Place,
+    pub(crate) place: Place,
     /// As typed.
     listen: String,
     places: Places,
-    draft: PoolDraft,
+    pub(crate) draft: PoolDraft,
 }
 
 impl Pool {
@@ -125,7 +143,7 @@ impl Pool {
         })
     }
 
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.draft.core.name
     }
 
@@ -133,7 +151,11 @@ impl Pool {
         self.place_of("listen")
     }
 
-    fn place_of(&self, directive: &str) -> Place {
+    pub(crate) fn has(&self, directive: &str) -> bool {
+        self.places.of(directive).is_some()
+    }
+
+    pub(crate) fn place_of(&self, directive: &str) -> Place {
         self.places.of(directive).unwrap_or(self.place)
     }
 
@@ -168,6 +190,12 @@ impl Pool {
         let name = self.draft.core.name.clone();
         if self.draft.servers.is_empty() {
             let reason = format!("conf: pool '{name}' has no servers");
+            return Err(Fault::new(self.place, reason));
+        }
+        let count = self.draft.servers.len();
+        if count > POOL_SERVERS_MAX {
+            let reason =
+                format!("conf: pool '{name}' has {count} servers, more than {POOL_SERVERS_MAX}");
             return Err(Fault::new(self.place, reason));
         }
         let servers = &mut self.draft.servers;

@@ -393,8 +393,10 @@ pub(crate) const POOL: &[Directive<PoolDraft>] = &[
         default: "rehash",
         new: true,
         help: "What becomes of the keys of an ejected server: the others get them, or the ring \
-               stays and their requests get an error at once. `miss` also answers get, gets, GET \
-               and MGET as if the key were not there. Only with `auto_eject_hosts: true`.",
+               stays and their requests get an error at once. `miss` answers as if the key \
+               were not there: get, gets, gat, gats, GET and MGET with nothing, memcached storage \
+               commands with `NOT_STORED`, its cas, incr, decr, touch and delete with \
+               `NOT_FOUND`. Only with `auto_eject_hosts: true`.",
     },
     Directive {
         name: "server_retry_timeout",
@@ -439,7 +441,7 @@ pub(crate) const POOL: &[Directive<PoolDraft>] = &[
         },
         default: "1073741824",
         new: true,
-        help: "A client that leaves more of its responses unread is closed.",
+        help: "A client that leaves more of its responses unread is closed, and named in the log.",
     },
     Directive {
         name: "allow_flush",
@@ -480,10 +482,11 @@ pub(crate) const GLOBAL: &[Directive<GlobalDraft>] = &[Directive {
     default: "0",
     new: true,
     help: "What all buffers of the process may hold together; 0 stands for half of the machine's \
-           memory. Above 80 % of it no client may begin a request; when one has waited for 5 \
-           seconds, the client that holds most, in an unfinished request or in replies it does not \
-           read, is told so if possible and closed. At the limit the client whose bytes came last \
-           is closed.",
+           memory. Above half of it clients with many unread replies begin no request, above 80 % of \
+           it nobody does. When one has waited for half of its pool's `timeout`, 5 seconds at most, \
+           those who hold the memory, in unfinished requests or in replies they do not read, are \
+           told so if possible and closed until enough is free: first those who have not moved for \
+           a second, then the largest. At the limit itself one is closed at once, in the same order.",
 }];
 
 /// A number whose range the table keeps below 32 bits.

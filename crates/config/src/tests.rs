@@ -335,7 +335,7 @@ fn a_list_of_one_is_a_value_and_a_longer_one_a_duplicate() {
 
 #[test]
 fn documented_defaults_are_the_real_ones() {
-    fn check<T: std::fmt::Debug>(table: &[Directive<T>], draft: impl Fn() -> T) {
+    fn check<T: fmt::Debug>(table: &[Directive<T>], draft: impl Fn() -> T) {
         for directive in table.iter().filter(|d| !d.default.starts_with('(')) {
             let mut set = draft();
             let text = Text {

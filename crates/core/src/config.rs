@@ -18,6 +18,8 @@ pub struct Config {
     /// Wall clock of the origin of [`crate::time::Micros`], in microseconds since 1970: what turns
     /// a moment into the time stamp `server_ejected_at`.
     pub wall_clock_origin: u64,
+    /// Number of the process, which memcached's `stats` tells.
+    pub process_id: u32,
 }
 
 /// One pool: a listen address, its servers and how they are used.

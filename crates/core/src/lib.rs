@@ -7,8 +7,9 @@
 //!
 //! | module | knows |
 //! |---|---|
+//! | [`time`] | moments and spans |
 //! | [`limits`] | every bound of the proxy, each with its outcome |
-//! | [`ids`], [`table`], [`time`] | names of things and of moments |
+//! | [`ids`], [`table`] | names of things, and what is kept by them |
 //! | [`buf`] | where bytes wait |
 //! | [`proto`] | what bytes mean: redis and memcached requests and responses |
 //! | [`topology`] | which server owns a key |
@@ -17,7 +18,8 @@
 //! | [`owner`] | which servers are well, decided once for all engines |
 //! | [`engine`] | everything that happens between a client and its servers |
 //!
-//! Each depends only on those above it in that list.
+//! Each depends only on those above it in that list (`tests/layers.rs`), and on the tools of the crate,
+//! which know none of them but ids.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -130,7 +130,13 @@ pub const RECV_GROWTH_MAX: usize = 4 * 1024 * 1024;
 /// Requests of one client in flight; at the limit the client is not read until replies have left.
 pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
 
-/// Bytes of replies waiting for one client above which the client is not read (soft limit).
+/// Requests of a new client in flight, and of one whose responses were large. Each time so many are in flight and
+/// half of them have brought small responses, twice as many are allowed, up to [`CLIENT_IN_FLIGHT_MAX`]: a few KB
+/// of requests can ask for hundreds of MB, and that they do is known only when responses come.
+pub const CLIENT_IN_FLIGHT_FIRST: u32 = if cfg!(small_limits) { 2 } else { 32 };
+
+/// Bytes of replies waiting for one client that are not yet many: a client with more begins no request while more
+/// than half of `memory_limit` is held.
 pub const CLIENT_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     2_000
 } else {
@@ -164,14 +170,20 @@ pub const SERVER_OUTPUT_SOFT: u64 = if cfg!(small_limits) {
     4 * 1024 * 1024
 };
 
-/// Share of `memory_limit` above which no client begins a request; at the limit itself the client
-/// whose bytes came last is closed.
+/// Share of `memory_limit` above which no client begins a request; at the limit itself the client that has moved
+/// least and holds most is closed.
 pub const MEMORY_LIMIT_SOFT_PERCENT: u64 = 80;
 
-/// Longest that a client waits for memory: then the client that holds most is closed, and again after
-/// each further such time. Unfinished requests and unread replies can be held for ever; those who
-/// wait for them have time-outs of seconds.
+/// Longest that a client waits for memory, or half of its pool's `timeout` if that is shorter: then those who hold
+/// it are closed until enough is free, and again after each further such time. Unfinished requests and unread
+/// replies can be held for ever; those who wait for them have time-outs of seconds.
 pub const MEMORY_WAIT_MAX: Span = Span::from_millis(5_000);
+
+/// A client that could move, and has not for so long, is closed before others that hold memory.
+pub const MEMORY_SILENCE: Span = Span::from_millis(1_000);
+
+/// How often an engine that holds much looks whether clients of other engines wait for it.
+pub const MEMORY_LOOK_PERIOD: Span = Span::from_millis(250);
 
 /// Arguments of one redis request, as in redis before 7; more is a protocol error.
 pub const REDIS_ARGS_MAX: u32 = 1024 * 1024;
@@ -188,21 +200,56 @@ pub const REDIS_UNAUTHENTICATED_ARGS_MAX: u32 = 10;
 /// See [`REDIS_UNAUTHENTICATED_ARGS_MAX`].
 pub const REDIS_UNAUTHENTICATED_BULK_LEN_MAX: u32 = 16 * 1024;
 
+/// Bytes of a client's name (`CLIENT SETNAME`); a longer one is refused. Redis has no such limit.
+pub const CLIENT_NAME_LEN_MAX: usize = 1024;
+
+/// Keys of one memcached `get`, as redis' arguments; more is `CLIENT_ERROR line too long`.
+pub const MEMCACHE_KEYS_MAX: usize = bound(1024 * 1024, 4_096);
+
 /// Bytes of a memcached key.
 pub const MEMCACHE_KEY_LEN_MAX: usize = 250;
 
-/// Bytes of a memcached command line other than `get` and `gets`, as memcached 1.6; more is
-/// `CLIENT_ERROR line too long` and closes (memcached closes without a word).
+/// Bytes of a memcached command line of a client other than `get`, `gets`, `gat` and `gats`, as memcached
+/// 1.6; more is `CLIENT_ERROR line too long` and closes (memcached closes without a word).
 pub const MEMCACHE_LINE_LEN_MAX: usize = 2048;
+
+/// Bytes of a line that is sent to memcached, line end included, other than `get` and `gets` of several
+/// keys. Memcached before 1.6.10 closes a connection on which a longer one comes in pieces. A longer line
+/// of a client is composed anew, or refused if a data block follows.
+pub const MEMCACHE_FORWARDED_LINE_LEN_MAX: usize = bound(1024, 300);
+
+/// The same for `get` and `gets` of several keys: memcached looks at an unfinished line from its beginning
+/// whenever more of it comes. A longer line becomes several fragments for the same server.
+pub const MEMCACHE_FRAGMENT_LEN_MAX: usize = bound(2048, 300);
+
+/// Fragments of one request, which are numbered with 16 bits; more is `CLIENT_ERROR line too long`.
+pub const REQUEST_FRAGMENTS_MAX: usize = 65_535;
+
+/// Servers of one pool, each of which may get a fragment of a request; more is an error in the
+/// configuration.
+pub const POOL_SERVERS_MAX: usize = REQUEST_FRAGMENTS_MAX;
+
+/// Bytes of a request of the binary protocol that are waited for: its header, which the error frame
+/// echoes.
+pub const MEMCACHE_BINARY_HEADER_LEN: usize = 24;
 
 /// Bytes of one line of a server's response (simple string, error, header); more is a protocol
 /// error of the server.
 pub const RESPONSE_LINE_LEN_MAX: usize = 64 * 1024;
 
+/// Bytes of a response up to which it is held until it is whole, when it comes in pieces; a longer one is passed on
+/// piece by piece. If the server's connection breaks within one that is held, its client gets an error for that
+/// request; within a longer one, the client can only be closed.
+pub const RESPONSE_HOLD_LEN_MAX: u64 = if cfg!(small_limits) { 300 } else { 64 * 1024 };
+
 /// Chunks of sent bytes that one server connection keeps until its pipeline is empty: 64 KB at most. A
 /// read-only request that is still there when the server closes the connection is sent once more;
 /// an older one gets the error.
 pub const KEPT_CHUNKS_MAX: usize = 4;
+
+/// Requests that have expired and whose responses a server connection still owes; with more it is given up, as a
+/// server that says just enough not to count as silent would otherwise pile them up.
+pub const SLOTS_EXPIRED_MAX: usize = bound(64 * 1024, 64);
 
 /// Attempts in a row to connect to a server that may fail before the next one has to wait, so that
 /// a server that restarts is used at once.
@@ -249,10 +296,13 @@ pub const READS_PER_TICK: usize = 2;
 
 const _: () = assert!(SCRATCH_TAIL_MAX < SCRATCH_LEN / 2);
 const _: () = assert!(RECV_ROOM_MIN < SCRATCH_LEN);
+const _: () = assert!(CLIENT_IN_FLIGHT_FIRST < CLIENT_IN_FLIGHT_MAX);
 const _: () = assert!(GATHER_BUSY_MIN < GATHER_BUSY_MAX);
 const _: () = assert!(SEND_MOVE_MIN <= SEND_CHUNK_LEN);
 const _: () = assert!(SEND_SMALL_CHUNK_LEN <= SEND_CHUNK_LEN);
 const _: () = assert!(cfg!(small_limits) || SCRATCH_LEN >= 64 * 1024 + MEMCACHE_LINE_LEN_MAX);
 const _: () = assert!(BLOCK_MOVE_MIN >= SEND_MOVE_MIN);
 const _: () = assert!(MEMCACHE_LINE_LEN_MAX < SCRATCH_TAIL_MAX);
+// A command, the longest key, an expiry time and the line end fit.
+const _: () = assert!(MEMCACHE_FORWARDED_LINE_LEN_MAX > MEMCACHE_KEY_LEN_MAX + 40);
 const _: () = assert!(CLIENT_OUTPUT_SOFT < CLIENT_OUTPUT_LIMIT_DEFAULT);

@@ -269,3 +269,88 @@ fn every_short_array_is_as_many_requests_to_a_server_as_to_us() {
 fn random_bytes_are_as_many_requests_to_a_server_as_to_us() {
     compare_all(random_forms(9_000));
 }
+
+/// Commands that a server calls dangerous or blocking, or that concern its administration, and that are served.
+const SERVED_ALL_THE_SAME: [&str; 5] = [
+    "restore",    // writes its key and nothing else
+    "sort",       // its patterns must stay on the server of its key
+    "sort_ro",    // as sort
+    "xread",      // refused with BLOCK
+    "xreadgroup", // refused with BLOCK
+];
+
+#[test]
+fn what_reaches_out_or_blocks_a_server_is_refused_whatever_its_version() {
+    for server in start_all() {
+        let mut seen = 0;
+        for category in ["admin", "dangerous", "blocking", "pubsub"] {
+            let list = format!("COMMAND LIST FILTERBY ACLCAT {category}\r\n");
+            let list = server.answer(list.as_bytes());
+            let list = String::from_utf8(list).unwrap();
+            for name in list.lines().filter(|line| !line.starts_with(['*', '$'])) {
+                seen += 1;
+                let words = name.replace('|', " ");
+                let request = format!("{words} 1 1 1 1\r\n");
+                let outcome = feed::requests(
+                    Protocol::Redis,
+                    &feed::roomy_limits(),
+                    request.as_bytes(),
+                    [],
+                );
+                let is_refused = matches!(outcome.events[..], [Event::Refused { .. }]);
+                let is_served = SERVED_ALL_THE_SAME.contains(&name);
+                assert!(is_refused != is_served, "{}: {name}", server.name);
+            }
+        }
+        assert!(seen > 80, "{}: {seen}", server.name);
+    }
+}
+
+#[test]
+fn the_names_that_reach_out_or_block_are_refused_without_a_server() {
+    for line in [
+        "ACL SETUSER a",
+        "BGREWRITEAOF",
+        "BGSAVE",
+        "BLPOP k 0",
+        "BZMPOP 0 1 k MIN",
+        "CLIENT KILL 1",
+        "CLIENT PAUSE 1000",
+        "CLIENT UNBLOCK 1",
+        "CLUSTER MEET h 1",
+        "CLUSTER MIGRATESLOTS SLOTSRANGE 0 1 NODE a",
+        "COMMANDLOG GET",
+        "CONFIG SET dir /",
+        "DEBUG SLEEP 1",
+        "FAILOVER TO h 1",
+        "FLUSHALL",
+        "FUNCTION LOAD x",
+        "LATENCY RESET",
+        "MIGRATE h 1 k 0 1",
+        "MODULE LOAD /x",
+        "MONITOR",
+        "PFSELFTEST",
+        "PSYNC ? -1",
+        "REPLCONF a b",
+        "REPLICAOF h 1",
+        "SAVE",
+        "SCRIPT FLUSH",
+        "SCRIPT KILL",
+        "SHUTDOWN",
+        "SLAVEOF h 1",
+        "SWAPDB 0 1",
+        "SYNC",
+        "WAIT 1 0",
+        "WAITAOF 1 1 0",
+        "XREAD BLOCK 0 STREAMS k $",
+        "XREADGROUP GROUP g c BLOCK 0 STREAMS k >",
+    ] {
+        let request = format!("{line}\r\n");
+        let limits = feed::roomy_limits();
+        let outcome = feed::requests(Protocol::Redis, &limits, request.as_bytes(), []);
+        assert!(
+            matches!(outcome.events[..], [Event::Refused { .. }]),
+            "{line}"
+        );
+    }
+}

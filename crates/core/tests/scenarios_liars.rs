@@ -1,6 +1,8 @@
 //! Stories of servers that lie: what is a part of something longer is never taken for an answer, and only a whole
 //! line is quoted to anyone.
 
+#![allow(dead_code, reason = "the support module serves several test files")]
+
 mod support;
 
 use support::{bulk, cmd, key_of, redis, with_timeout};

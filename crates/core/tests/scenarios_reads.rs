@@ -37,6 +37,13 @@ fn get_line(keys: usize) -> String {
     format!("get {}\r\n", keys.join(" "))
 }
 
+/// A long line is sent in several, each of which begins with the command.
+fn assert_keys_pass(hand: &mut Hand, line: &str) {
+    let sent = hand.got(hand.conn(0));
+    let words = sent.split_ascii_whitespace().filter(|word| *word != "get");
+    assert!(words.eq(line.split_ascii_whitespace().skip(1)));
+}
+
 #[test]
 fn a_line_of_unknown_length_takes_one_read_per_piece() {
     let mut hand = Hand::new(pool(Protocol::Memcache, 1));
@@ -46,7 +53,7 @@ fn a_line_of_unknown_length_takes_one_read_per_piece() {
         reads(&mut hand, client, line.as_bytes(), SEGMENT),
         line.len().div_ceil(SEGMENT)
     );
-    assert_eq!(hand.got(hand.conn(0)).len(), line.len() + 1);
+    assert_keys_pass(&mut hand, &line);
 
     let mut hand = Hand::new(pool(Protocol::Redis, 1));
     let client = hand.client();
@@ -65,7 +72,7 @@ fn a_huge_line_takes_reads_of_a_full_buffer() {
     let line = get_line(10_000_000 / 11);
     let reads = reads(&mut hand, client, line.as_bytes(), line.len());
     assert!(reads <= 100, "{reads} reads of {} bytes", line.len());
-    assert_eq!(hand.got_bytes(hand.conn(0)).len(), line.len() + 1);
+    assert_keys_pass(&mut hand, &line);
 }
 
 #[test]

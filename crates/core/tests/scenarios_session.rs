@@ -1,6 +1,8 @@
 //! Stories of clients that ask for something special: a transaction, a database, no responses. What they
 //! ask for and do not get must never be executed as something else.
 
+#![allow(dead_code, reason = "the support module serves several test files")]
+
 mod support;
 
 use support::{bulk, cmd, key_of, redis, with_timeout};
@@ -230,6 +232,44 @@ fn commands_behind_a_refused_select_fail_until_one_succeeds() {
         ask(&mut hand, client, &["GET a"]);
         assert_eq!(!hand.conns_of(0).is_empty(), served, "{lines:?}");
     }
+}
+
+// D51
+#[test]
+fn scripts_behind_a_refused_debugger_are_not_executed() {
+    const REFUSED: &str =
+        "-ERR 'script' is not supported by this proxy: it administers a single server\r\n";
+    const NO_DEBUGGER: &str = "-ERR debugging of scripts is not supported by this proxy\r\n";
+    for (lines, served) in [
+        (&["SCRIPT DEBUG YES"][..], false),
+        (&["script debug sync"], false),
+        (&["SCRIPT DEBUG YES", "SCRIPT DEBUG x"], false),
+        (&["SCRIPT DEBUG YES", "SCRIPT DEBUG NO"], true),
+        (&["SCRIPT DEBUG YES", "RESET"], true),
+        (&["SCRIPT DEBUG"], true),
+        (&["SCRIPT FLUSH SYNC"], true),
+        (&["MULTI", "SCRIPT DEBUG YES", "DISCARD"], true),
+    ] {
+        for ask in [ask, ask_slowly] {
+            let mut hand = Hand::new(redis(1));
+            let client = hand.client();
+            ask(&mut hand, client, lines);
+            let got = ask(
+                &mut hand,
+                client,
+                &["EVAL x 1 a", "EVALSHA x 1 a", "EVAL x 0"],
+            );
+            let expected = if served { "" } else { &NO_DEBUGGER.repeat(3) };
+            assert_eq!(got, expected, "{lines:?}");
+            assert_eq!(!hand.conns_of(0).is_empty(), served, "{lines:?}");
+            // All else is served as ever.
+            ask(&mut hand, client, &["GET a"]);
+            assert!(hand.got(hand.conn(0)).ends_with(&cmd("GET a")));
+        }
+    }
+    let mut hand = Hand::new(redis(1));
+    let client = hand.client();
+    assert_eq!(ask(&mut hand, client, &["SCRIPT DEBUG YES"]), REFUSED);
 }
 
 // D47
@@ -471,6 +511,21 @@ fn a_refused_scan_ends_the_connection_after_its_error() {
         );
         let client = hand.client();
         assert!(ask(&mut hand, client, &["PING", line]).starts_with("+PONG\r\n-ERR "));
+        assert!(hand.is_closed(client), "{line}");
+    }
+    // Half of the response had come.
+    for line in ["HSCAN a 0", "ZSCAN a 0"] {
+        let mut hand = Hand::new(with_timeout(redis(1), 100));
+        let client = hand.client();
+        ask(&mut hand, client, &["GET a", line]);
+        let conn = hand.conn(0);
+        hand.say(conn, bulk("a").as_bytes());
+        hand.limit_writes(client, 0);
+        hand.say(conn, b"*2\r\n$1\r\n0\r\n*2\r\n");
+        hand.breaks(conn, Closed::Reset);
+        hand.unlimit_writes(client);
+        let got = hand.got(client);
+        assert!(got.starts_with(&bulk("a")), "{got}");
         assert!(hand.is_closed(client), "{line}");
     }
     // A server's own error is no error of ours.

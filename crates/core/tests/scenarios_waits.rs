@@ -5,12 +5,13 @@
 
 mod support;
 
+use support::memory::{half_a_request, short_of_memory};
 use support::{bulk, cmd, redis, with_timeout};
-use twemproxy_core::config::{Config, PoolConfig};
-use twemproxy_core::engine::{Closed, Notice};
+use twemproxy_core::config::PoolConfig;
+use twemproxy_core::engine::Notice;
 use twemproxy_core::ids::{ClientId, ServerConnId, ServerId};
 use twemproxy_core::limits::{
-    GATHER_MAX, LARGE_IN_FLIGHT_LEN, MEMORY_WAIT_MAX, SERVER_OUTPUT_SOFT,
+    CLIENT_IN_FLIGHT_FIRST, GATHER_MAX, LARGE_IN_FLIGHT_LEN, SERVER_OUTPUT_SOFT,
 };
 use twemproxy_core::proto::Protocol;
 use twemproxy_core::time::Span;
@@ -193,118 +194,6 @@ fn a_drain_answers_clients_that_wait_for_memory_or_for_their_own_replies() {
     assert!(hand.engine.is_drained());
 }
 
-fn short_of_memory() -> Hand {
-    Hand::with_config(Config {
-        pools: vec![redis(1)],
-        memory_limit: 100_000,
-        ..Config::default()
-    })
-}
-
-fn half_a_request(len: usize) -> String {
-    format!(
-        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n{}",
-        "v".repeat(len)
-    )
-}
-
-/// Shorter by one than the longest wait for memory.
-fn nearly_too_long() -> u64 {
-    MEMORY_WAIT_MAX.0 / 1_000 - 1
-}
-
-// D17
-#[test]
-fn half_requests_do_not_keep_others_waiting_for_ever() {
-    let mut hand = short_of_memory();
-    let (large, small, waits) = (hand.client(), hand.client(), hand.client());
-    hand.send(small, half_a_request(40_000).as_bytes());
-    hand.send(large, half_a_request(45_000).as_bytes());
-    hand.wait_ms(1_000);
-    hand.send(waits, cmd("GET a").as_bytes());
-    hand.wait_ms(nearly_too_long());
-    assert!(!hand.is_closed(large));
-    hand.wait_ms(1);
-    assert_eq!(hand.got(large), "-ERR out of memory reading request\r\n");
-    assert!(hand.is_closed(large) && !hand.is_closed(small));
-    assert!(hand.notices.contains(&Notice::ClientMemory(large)));
-    hand.say(hand.conn(0), bulk("a").as_bytes());
-    assert_eq!(hand.got(waits), bulk("a"));
-}
-
-// D17
-#[test]
-fn replies_that_are_not_read_do_not_keep_others_waiting_for_ever() {
-    let mut hand = short_of_memory();
-    let (slow, waits) = (hand.client(), hand.client());
-    hand.limit_writes(slow, 0);
-    hand.send(slow, cmd("GET big").as_bytes());
-    hand.say(hand.conn(0), bulk(&"v".repeat(90_000)).as_bytes());
-    hand.send(waits, cmd("GET a").as_bytes());
-    hand.wait_ms(nearly_too_long());
-    assert!(!hand.is_closed(slow));
-    hand.wait_ms(1);
-    assert!(hand.is_closed(slow));
-    hand.say(hand.conn(0), bulk("a").as_bytes());
-    assert_eq!(hand.got(waits), bulk("a"));
-    assert_eq!(hand.engine.held(), 0);
-}
-
-// D17
-#[test]
-fn nobody_is_closed_while_nobody_waits_or_when_memory_comes_back_in_time() {
-    let mut hand = short_of_memory();
-    let mut holder = hand.client();
-    let waits = hand.client();
-    hand.send(holder, half_a_request(85_000).as_bytes());
-    hand.wait_ms(10 * nearly_too_long());
-    // Each wait begins anew.
-    for _ in 0..3 {
-        hand.send(waits, cmd("GET a").as_bytes());
-        hand.wait_ms(nearly_too_long());
-        assert!(!hand.is_closed(holder));
-        hand.breaks(holder, Closed::Reset);
-        hand.say(hand.conn(0), bulk("a").as_bytes());
-        assert_eq!(hand.got(waits), bulk("a"));
-        holder = hand.client();
-        hand.send(holder, half_a_request(85_000).as_bytes());
-    }
-}
-
-// D17
-#[test]
-fn clients_whose_own_waiting_requests_fill_the_memory_go_on() {
-    let mut hand = short_of_memory();
-    let holds = |hand: &mut Hand, len| {
-        let client = hand.client();
-        hand.send(client, half_a_request(len).as_bytes());
-        client
-    };
-    let set = cmd(&format!("SET k {}", "v".repeat(11_950)));
-    let large: Vec<_> = (0..5).map(|_| holds(&mut hand, 16_100)).collect();
-    let (mut small, mut waiting) = (vec![holds(&mut hand, 1_000)], Vec::new());
-    for holder in large {
-        let client = hand.client();
-        hand.send(client, set.as_bytes());
-        waiting.push(client);
-        hand.breaks(holder, Closed::Reset);
-        small.push(holds(&mut hand, 3_900));
-    }
-    let client = hand.client();
-    hand.send(client, set.as_bytes());
-    waiting.push(client);
-    for holder in small {
-        hand.breaks(holder, Closed::Reset);
-    }
-    let held = usize::try_from(hand.engine.held()).unwrap();
-    assert_eq!(held, waiting.len() * set.len(), "nobody else is left");
-    hand.wait_ms(nearly_too_long() + 1);
-    hand.say(hand.conn(0), "+OK\r\n".repeat(waiting.len()).as_bytes());
-    for &client in &waiting {
-        assert_eq!(hand.got(client), "+OK\r\n");
-    }
-}
-
 /// The work of a worker while each of fifty responses takes its server `millis`, and its own ticks next to
 /// nothing: whether it then lets events gather.
 fn gathers_when_responses_take(millis: u64) -> bool {
@@ -375,5 +264,6 @@ fn of_a_client_with_large_responses_few_requests_are_in_flight() {
     }
     assert_eq!(hand.got(greedy), "END\r\n".repeat(16 - at_once));
     hand.send(greedy, &b"get a\r\n".repeat(100));
-    assert_eq!(requests_at(&mut hand, conn), 100);
+    let first = usize::try_from(CLIENT_IN_FLIGHT_FIRST).unwrap();
+    assert_eq!(requests_at(&mut hand, conn), first);
 }

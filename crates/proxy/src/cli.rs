@@ -262,13 +262,14 @@ pub(crate) fn run_informational(what: Informational) -> ExitCode {
 /// Answers `-t`: 0.5's line and, for a bad file, the reason with its place, for a good one the
 /// warnings.
 pub(crate) fn run_test_conf(options: &Options) -> ExitCode {
-    match twemproxy_config::load(&options.conf_file, twemproxy_config::physical_memory()) {
-        Ok(config) => {
+    match twemproxy_config::check(&options.conf_file, twemproxy_config::physical_memory()) {
+        Ok((config, of_the_file)) => {
             let mut answer = syntax_line(&options.conf_file, "ok");
             let lost_log = warnings::lost_log(options).map(str::to_owned);
             for warning in lost_log.into_iter().chain(warnings::open_sockets(&config)) {
                 answer += &warning_line(&warning);
             }
+            answer.extend(of_the_file.iter().map(|warning| format!("{warning}\n")));
             say(answer.as_bytes());
             ExitCode::SUCCESS
         }

@@ -8,14 +8,15 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use twemproxy_core::config::Config;
-use twemproxy_core::engine::Notice;
-use twemproxy_core::ids::{ClientId, ServerId};
+use twemproxy_core::engine::{ClientEnd, Notice, Weight};
+use twemproxy_core::ids::ServerId;
 use twemproxy_core::table::Table;
 use twemproxy_core::time::{Micros, Span};
 use twemproxy_core::topology::Topology;
 
 use crate::limits::{NOTICE_WINDOW_MICROS, NOTICES_PER_WINDOW};
 use crate::log::{self, Level, log};
+use crate::net::stream::Stream;
 
 /// The kinds that are limited apart from each other, with their level and plural.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,22 +39,16 @@ pub(crate) enum Kind {
     ServerInvalid,
     /// A server was late.
     ServerTimedOut,
-    /// A client sent what is no request.
-    ClientInvalid,
-    /// A client was idle for too long.
-    ClientIdle,
-    /// A reply failed half-way to its client.
-    ClientReplyBroken,
-    /// A client did not read its replies.
-    ClientOutputLimit,
-    /// A client held most of the memory that others waited for.
-    ClientMemory,
     /// A listener could not accept.
     AcceptFailed,
     /// A client came.
     Accepted,
     /// A client went.
     ClientClosed,
+    /// A client was closed for a fault.
+    ClientFault,
+    /// A client was closed because a limit was reached.
+    ClientLimit,
 }
 
 const KINDS: &[(Kind, Level, &str)] = &[
@@ -66,22 +61,11 @@ const KINDS: &[(Kind, Level, &str)] = &[
     (Kind::ServerBack, Level::Notice, "servers connected again"),
     (Kind::ServerInvalid, Level::Notice, "invalid responses"),
     (Kind::ServerTimedOut, Level::Notice, "server time-outs"),
-    (Kind::ClientInvalid, Level::Notice, "invalid requests"),
-    (Kind::ClientIdle, Level::Info, "idle clients"),
-    (Kind::ClientReplyBroken, Level::Notice, "broken replies"),
-    (
-        Kind::ClientOutputLimit,
-        Level::Warning,
-        "clients at the output limit",
-    ),
-    (
-        Kind::ClientMemory,
-        Level::Warning,
-        "clients that held the memory",
-    ),
     (Kind::AcceptFailed, Level::Error, "failed accepts"),
     (Kind::Accepted, Level::Info, "accepted clients"),
     (Kind::ClientClosed, Level::Info, "closed clients"),
+    (Kind::ClientFault, Level::Notice, "faulty clients"),
+    (Kind::ClientLimit, Level::Warning, "clients at a limit"),
 ];
 
 /// The limiter of one thread, with the names it needs.
@@ -116,13 +100,35 @@ impl Notices {
         }
     }
 
-    /// Writes a notice of the engine. `peer` says who a client is.
-    pub(crate) fn write_notice(
+    /// Writes why a client is closed; `held` bytes are held for it.
+    pub(crate) fn write_client_end(
         &mut self,
-        notice: Notice,
+        stream: &Stream,
+        end: ClientEnd,
+        held: u64,
         now: Micros,
-        peer: impl Fn(ClientId) -> String,
     ) {
+        let kind = match end.weight() {
+            Weight::Daily => Kind::ClientClosed,
+            Weight::Fault => Kind::ClientFault,
+            Weight::Limit => Kind::ClientLimit,
+        };
+        if !self.admits(kind, now) {
+            return;
+        }
+        let (fd, peer, why) = (stream.fd(), stream.peer(), end.text());
+        if kind == Kind::ClientLimit {
+            log!(
+                level(kind),
+                "close c {fd} '{peer}', which holds {held} bytes: {why}"
+            );
+        } else {
+            log!(level(kind), "close c {fd} '{peer}': {why}");
+        }
+    }
+
+    /// Writes a notice of the engine about a server.
+    pub(crate) fn write_notice(&mut self, notice: Notice, now: Micros) {
         match notice {
             Notice::Ejected(server) => self.server(Kind::Ejected, server, "ejected", now),
             Notice::Restored(server) => self.server(Kind::Restored, server, "restored", now),
@@ -153,36 +159,8 @@ impl Notices {
                 let what = "refused a new connection with an error; it may have too many";
                 self.server(Kind::TurnedAway, server, what, now);
             }
-            Notice::ClientInvalid(client) => {
-                if self.admits(Kind::ClientInvalid, now) {
-                    log!(Level::Notice, "{} sent an invalid request", peer(client));
-                }
-            }
-            Notice::ClientIdle(client) => {
-                if self.admits(Kind::ClientIdle, now) {
-                    log!(Level::Info, "{} was idle for too long", peer(client));
-                }
-            }
-            Notice::ClientReplyBroken(client) => {
-                if self.admits(Kind::ClientReplyBroken, now) {
-                    log!(Level::Notice, "a reply to {} broke off", peer(client));
-                }
-            }
-            Notice::ClientOutputLimit(client) => {
-                if self.admits(Kind::ClientOutputLimit, now) {
-                    log!(Level::Warning, "{} does not read its replies", peer(client));
-                }
-            }
-            Notice::ClientMemory(client) => {
-                if self.admits(Kind::ClientMemory, now) {
-                    let peer = peer(client);
-                    log!(
-                        Level::Warning,
-                        "{peer} held the memory that others waited for"
-                    );
-                }
-            }
-            other => log!(Level::Notice, "{other:?}"),
+            // These name a connection: see [`Self::write_client_end`].
+            Notice::ClientEnds { .. } => {}
         }
     }
 
@@ -289,7 +267,7 @@ mod tests {
             K::ServerBack,
             K::ServerTimedOut,
             K::ServerInvalid,
-            K::ClientInvalid,
+            K::ClientFault,
         ] {
             assert_eq!(level(kind), Level::Notice);
         }
@@ -301,8 +279,7 @@ mod tests {
             K::TurnedAway,
             K::NameUnknown,
             K::ServerLost,
-            K::ClientOutputLimit,
-            K::ClientMemory,
+            K::ClientLimit,
             K::AcceptFailed,
         ] {
             assert!(level(kind) <= Level::Notice);

@@ -31,14 +31,6 @@ impl<T> Slots<T> {
     }
 
     /// The value, if the id is not stale.
-    pub(crate) fn get(&self, index: u32, generation: u32) -> Option<&T> {
-        match self.slots.get(to_usize(index)) {
-            Some(Some(slot)) if slot.generation == generation => Some(&slot.value),
-            _ => None,
-        }
-    }
-
-    /// The value, if the id is not stale.
     #[inline]
     pub(crate) fn get_mut(&mut self, index: u32, generation: u32) -> Option<&mut T> {
         match self.slots.get_mut(to_usize(index)) {

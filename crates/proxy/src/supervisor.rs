@@ -44,7 +44,7 @@ use crate::dial::{Dialer, Endpoints, endpoints};
 use crate::health::Health;
 use crate::log::{self, Level, Output, log};
 use crate::mail::{ClientCount, Lookup, ToSupervisor, ToWorker, WorkerAddress};
-use crate::memory;
+use crate::memory::{self, Holdings};
 use crate::net::errno;
 use crate::net::listener::{ListenError, Listener, SocketFile};
 use crate::net::poller::{Poller, Waker};
@@ -204,7 +204,7 @@ fn start(
         }
     }
     config.core.wall_clock_origin = clock.wall_clock_origin();
-    config.core.memory_limit = share(config.core.memory_limit, options.workers);
+    config.core.process_id = std::process::id();
     let file_limit = descriptors::raise_limit();
     let (stats, stats_file) =
         StatsListener::open(&options.stats_addr, options.stats_port, socket_mode)?;
@@ -308,13 +308,13 @@ impl Crew {
         };
         let clients = ClientCounts::new(core.pools.len());
         let mut workers = Vec::new();
-        for index in 0..count {
+        for (index, holdings) in Holdings::all(count).into_iter().enumerate() {
             let dialer = Dialer::new(Arc::clone(&endpoints), resolver.clone(), index);
             let mut engine = Engine::new(Arc::clone(&core), topologies, seed());
             engine.number_clients(widen(index) + 1, widen(count));
             engine.share_clients(clients.clone());
             let notices = Notices::new(&core, topologies);
-            workers.push(crew.hire(engine, dialer, notices, clock)?);
+            workers.push(crew.hire((engine, holdings), dialer, notices, clock)?);
         }
         crew.start_resolver(endpoints, questions)?;
         for (index, worker) in workers.into_iter().enumerate() {
@@ -327,7 +327,7 @@ impl Crew {
     /// Makes a worker that can be started once all are made.
     fn hire(
         &mut self,
-        engine: Engine,
+        (engine, holdings): (Engine, Holdings),
         dialer: Dialer,
         notices: Notices,
         clock: Clock,
@@ -347,6 +347,7 @@ impl Crew {
             notices,
             clock,
             clients,
+            holdings,
         }))
     }
 
@@ -465,11 +466,6 @@ fn log_client_limits(config: &ProxyConfig) {
             );
         }
     }
-}
-
-/// One worker's part of a limit of the process.
-fn share(limit: u64, workers: usize) -> u64 {
-    limit / widen(workers.max(1))
 }
 
 fn widen(count: usize) -> u64 {

@@ -22,7 +22,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use twemproxy_core::engine::{Action, Closed, Engine};
+use twemproxy_core::engine::{Action, ClientEnd, Closed, Engine, Notice};
 use twemproxy_core::ids::{ConnId, PoolIdx, ServerConnId};
 use twemproxy_core::limits::{READS_PER_TICK, SEND_SLICES_MAX};
 use twemproxy_core::time::Micros;
@@ -31,6 +31,7 @@ use crate::clock::{Clock, sleep_until};
 use crate::dial::{Dialer, Progress};
 use crate::limits::{EVENTS_PER_WAIT, READS_PER_FLUSH};
 use crate::mail::{ClientCount, ToSupervisor, ToWorker, Unresolved};
+use crate::memory::Holdings;
 use crate::net::errno;
 use crate::net::poller::{Event, Events, Poller, WAKER_TOKEN};
 use crate::net::stream::Stream;
@@ -50,6 +51,7 @@ pub(crate) struct Worker {
     notices: Notices,
     clock: Clock,
     clients: Arc<ClientCount>,
+    holdings: Holdings,
     /// The supervisor has asked for it; the engine learns of it at the end of the tick.
     drain_asked: bool,
 }
@@ -71,6 +73,8 @@ pub(crate) struct WorkerParts {
     pub(crate) clock: Clock,
     /// What the acceptor deals by.
     pub(crate) clients: Arc<ClientCount>,
+    /// What all engines hold.
+    pub(crate) holdings: Holdings,
 }
 
 /// The connections that stand, under the engine's ids.
@@ -94,6 +98,8 @@ struct Conn {
     queued: bool,
     /// The kernel took no more bytes; a writable edge will tell.
     blocked: bool,
+    /// The log has said why it is closed.
+    told: bool,
 }
 
 // Every client has one, idle or not. (mio's sockets are larger when debugged.)
@@ -116,6 +122,7 @@ impl Worker {
             notices: parts.notices,
             clock: parts.clock,
             clients: parts.clients,
+            holdings: parts.holdings,
             drain_asked: false,
         }
     }
@@ -160,6 +167,7 @@ impl Worker {
 
     /// Everything between two waits.
     fn tick(&mut self, events: &Events, now: Micros) {
+        self.holdings.read(&mut self.engine, now);
         for event in events.iter() {
             self.handle_event(event, now);
         }
@@ -171,6 +179,7 @@ impl Worker {
         self.engine.handle_timeout(now);
         self.notices.handle_timeout(now);
         self.perform_actions(now);
+        self.holdings.write(&self.engine);
     }
 
     /// Never later than now while a connection waits to be read.
@@ -264,6 +273,12 @@ impl Worker {
             Err(refused) => {
                 // Best effort: a fresh socket has room for so little.
                 let _ = stream.send(refused.reply);
+                if !refused.reply.is_empty() {
+                    let (fd, peer) = (stream.fd(), stream.peer());
+                    self.notices.write(Kind::ClientFault, now, || {
+                        format!("close c {fd} '{peer}': client_connections is reached")
+                    });
+                }
                 stream.close_gently();
                 self.clients.down();
             }
@@ -373,15 +388,15 @@ impl Worker {
                 }
                 Action::Flush(id) => self.flush(id, now),
                 Action::ResumeRead(id) => self.queue_if_readable(id),
-                Action::Close(id) => self.close(id, now),
-                Action::Notice(notice) => {
-                    let clients = &self.conns.clients;
-                    self.notices.write_notice(notice, now, |client| {
-                        clients
-                            .get(client.index, client.generation)
-                            .map_or_else(|| "a client".to_owned(), |conn| conn.stream.peer())
-                    });
+                Action::Close(id) => self.close(id),
+                Action::Notice(Notice::ClientEnds { client, end, held }) => {
+                    if let Some(conn) = self.conns.get_mut(client.into()) {
+                        conn.told = true;
+                        let stream = &conn.stream;
+                        self.notices.write_client_end(stream, end, held, now);
+                    }
                 }
+                Action::Notice(notice) => self.notices.write_notice(notice, now),
             }
         }
     }
@@ -412,10 +427,9 @@ impl Worker {
     }
 
     /// The engine is done with a connection.
-    fn close(&mut self, id: ConnId, now: Micros) {
+    fn close(&mut self, id: ConnId) {
         match (self.conns.remove(id), id) {
             (Some(conn), ConnId::Client(_)) => {
-                self.note_closed(&conn.stream, None, now);
                 if conn.readable {
                     conn.stream.close_gently();
                 } else {
@@ -434,18 +448,14 @@ impl Worker {
         if let Some(conn) = self.conns.remove(id)
             && matches!(id, ConnId::Client(_))
         {
-            self.note_closed(&conn.stream, Some(why), now);
+            if !conn.told {
+                let end = ClientEnd::Lost(why);
+                self.notices.write_client_end(&conn.stream, end, 0, now);
+            }
             drop(conn);
             self.clients.down();
         }
         self.engine.handle_closed(id, why, now);
-    }
-
-    fn note_closed(&mut self, stream: &Stream, why: Option<Closed>, now: Micros) {
-        self.notices.write(Kind::ClientClosed, now, || match why {
-            Some(why) => format!("close c {}: {}", stream.fd(), why.text()),
-            None => format!("close c {}", stream.fd()),
-        });
     }
 
     fn mark_readable(&mut self, id: ConnId, reads_on: bool) {
@@ -480,6 +490,7 @@ impl Conns {
             ended: false,
             queued: false,
             blocked: false,
+            told: false,
         };
         match id {
             ConnId::Client(id) => self.clients.insert(id.index, id.generation, conn),

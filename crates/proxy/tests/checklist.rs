@@ -1,21 +1,15 @@
 //! Is each item of the compatibility checklist and each deliberate difference proved by a test?
 //!
 //! A test names what it proves in a comment line of its own directly above it: `// C12 C13` or
-//! `// D8`. C numbers are items of the checklist, D numbers are rows of `docs/compat.md`. A C item
-//! that a D row replaces is proved by the test of the row. What no test proves stands in
-//! [`OPEN`] with its reason; the list only shrinks.
+//! `// D8`. C numbers are items of `docs/checklist.md`, D numbers are rows of `docs/compat.md`. A
+//! C item that a D row replaces is proved by the test of the row. Quirks of 0.5 need no test. What
+//! else no test proves stands in [`OPEN`] with its reason; the list only shrinks.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Items of the checklist.
-const C_ITEMS: u32 = 145;
-/// Items that are quirks of the original, which a D row may end.
-const QUIRKS: [u32; 17] = [
-    6, 16, 41, 43, 47, 58, 64, 85, 95, 105, 106, 115, 117, 118, 128, 141, 142,
-];
 /// Rows of later steps.
 const LATER: [u32; 1] = [21];
 
@@ -83,7 +77,9 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn required() -> BTreeSet<String> {
-    let items = (1..=C_ITEMS).filter(|item| !QUIRKS.contains(item));
+    let items = items()
+        .into_iter()
+        .filter_map(|(item, kept)| kept.then_some(item));
     let rows = rows().into_iter().map(|(row, _)| row);
     let rows = rows.filter(|row| !LATER.contains(row));
     items
@@ -114,10 +110,11 @@ fn every_number_has_a_test_or_a_reason() {
 #[test]
 fn no_test_claims_a_number_that_does_not_exist() {
     let rows: BTreeSet<u32> = rows().into_iter().map(|(row, _)| row).collect();
+    let items = items();
     for (number, places) in claims() {
         let value: u32 = number[1..].parse().unwrap();
         let exists = if number.starts_with('C') {
-            (1..=C_ITEMS).contains(&value)
+            items.contains_key(&value)
         } else {
             rows.contains(&value)
         };
@@ -125,10 +122,34 @@ fn no_test_claims_a_number_that_does_not_exist() {
     }
 }
 
+fn page(name: &str) -> String {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    fs::read_to_string(docs.join(name)).unwrap()
+}
+
+/// The items of the checklist, and whether users rely on each.
+fn items() -> BTreeMap<u32, bool> {
+    let item = |line: &str| {
+        let (number, rest) = line.strip_prefix("| C")?.split_once(" | ").unwrap();
+        let relied_on = match rest.split_once(" | ").unwrap().0 {
+            "relied on" => true,
+            "quirk" => false,
+            other => panic!("C{number} is {other:?}"),
+        };
+        Some((number.parse().unwrap(), relied_on))
+    };
+    page("checklist.md").lines().filter_map(item).collect()
+}
+
+#[test]
+fn the_checklist_is_whole() {
+    let numbers: Vec<u32> = items().into_keys().collect();
+    assert_eq!(numbers, (1..=145).collect::<Vec<_>>());
+}
+
 /// The page's rows: number and status.
 fn rows() -> Vec<(u32, String)> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compat.md");
-    let text = fs::read_to_string(page).unwrap();
+    let text = page("compat.md");
     let row = |line: &str| {
         let cells: Vec<&str> = line
             .strip_prefix("| D")?

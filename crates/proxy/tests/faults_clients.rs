@@ -108,14 +108,21 @@ fn a_client_that_reads_byte_by_byte_gets_everything_and_holds_nobody_up() {
 #[test]
 fn a_client_that_never_reads_is_no_burden() {
     const BOUND_KIB: u64 = 64 * 1024;
-    let Some(bed) = Bed::start(BINARY, ServerKind::Redis, 1) else {
+    let dir = private_dir();
+    let Some(server) = Server::start(ServerKind::Redis, dir.path(), "s0", &[]) else {
         return;
     };
+    let servers = [server];
+    // It is pressed at half of the limit.
+    let config = ConfigBuilder::new(dir.path())
+        .set("memory_limit", "67108864")
+        .pool(PoolBuilder::new(POOL, ServerKind::Redis).servers(&servers));
+    let proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
     let value = filler(10_000);
-    let mut other = bed.client();
+    let mut other = proxy.connect(POOL);
     other.roundtrip(&array_of(&[&b"SET"[..], b"v", &value]), b"+OK\r\n");
-    let before = bed.proxy.resident_kib();
-    let mut greedy = UnixStream::connect(bed.proxy.socket(POOL)).unwrap();
+    let before = proxy.resident_kib();
+    let mut greedy = UnixStream::connect(proxy.socket(POOL)).unwrap();
     greedy.set_nonblocking(true).unwrap();
     // It asks for two gigabytes, as far as anybody listens.
     let pipeline = array_of(&["GET", "v"]).repeat(200_000);
@@ -124,27 +131,19 @@ fn a_client_that_never_reads_is_no_burden() {
         match greedy.write(&pipeline[sent..]) {
             Ok(len) => (sent, refused) = (sent + len, 0),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => refused += 1,
-            Err(error) => panic!("the connection was to stay open: {error}"),
+            // It has waited for as long as anybody may who does not read.
+            Err(_) => break,
         }
         other.roundtrip(&array_of(&["STRLEN", "v"]), b":10000\r\n");
     }
     assert!(sent < pipeline.len(), "the proxy stops reading");
-    let grown = bed.proxy.resident_kib().saturating_sub(before);
+    let grown = proxy.resident_kib().saturating_sub(before);
     assert!(
         grown < BOUND_KIB,
         "{grown} KiB for a client that never reads"
     );
-    // What it asked for is still there, in order.
-    greedy.set_nonblocking(false).unwrap();
-    greedy.set_read_timeout(Some(DEADLINE)).unwrap();
-    let expected = bulk(&value);
-    let mut reply = vec![0; expected.len()];
-    for _ in 0..500 {
-        greedy.read_exact(&mut reply).unwrap();
-        assert!(reply == expected);
-    }
     drop((greedy, other));
-    wait_until_idle(&bed.proxy, "s0");
+    wait_until_idle(&proxy, "s0");
 }
 
 #[test]

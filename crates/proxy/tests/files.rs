@@ -20,7 +20,10 @@ const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const PONG: &[u8] = b"+PONG\r\n";
 
 fn config(dir: &Path, listen: &str) -> ConfigBuilder {
-    let pool = PoolBuilder::new(POOL, ServerKind::Redis).server_line("/nowhere/at/all:1 s0");
+    // Nothing that is worth another warning.
+    let pool = PoolBuilder::new(POOL, ServerKind::Redis)
+        .set("timeout", "400")
+        .server_line("/tmp/nowhere-at-all:1 s0");
     let pool = match listen {
         "" => pool,
         listen => pool.listen(listen),

@@ -6,7 +6,7 @@
 
 use twemproxy_core::proto::{
     Parse, Part, Protocol, Request, RequestLimits, RequestParser, ResponseParser, ResponseStep,
-    Route, Then, parts, redis::inline,
+    Route, Then, compose, parts,
 };
 
 /// One event at the front of a client's bytes.
@@ -21,13 +21,13 @@ pub enum Event {
         /// Its keys, in request order.
         keys: Vec<Vec<u8>>,
     },
-    /// An inline command, rewritten as `frame`.
+    /// A line, rewritten as `frame`.
     Inline {
         /// Where its line starts in all bytes.
         start: usize,
         /// Bytes of the line.
         len: usize,
-        /// The array it became.
+        /// What it became.
         frame: Vec<u8>,
         /// The parsed result.
         request: Request,
@@ -211,9 +211,9 @@ impl Client {
     }
 
     fn inline(&mut self, start: usize, line: &[u8]) -> Fate {
-        assert_eq!(line.last(), Some(&b'\n'), "an inline command is a line");
+        assert_eq!(line.last(), Some(&b'\n'), "what is rewritten is a line");
         let mut frame = Vec::new();
-        if let Err(invalid) = inline::to_array(line, &mut frame) {
+        if let Err(invalid) = compose(self.protocol, line, &mut frame) {
             let mut reply = Vec::new();
             invalid.write(line, &mut reply);
             return self.refuse(reply, Then::Close);

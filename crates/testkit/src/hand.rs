@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use twemproxy_core::config::{Config, PoolConfig, ServerConfig};
-use twemproxy_core::engine::{Action, Closed, Engine, Notice, Refused};
+use twemproxy_core::engine::{Action, ClientEnd, Closed, Engine, Notice, Refused};
 use twemproxy_core::ids::{ClientId, ConnId, PoolIdx, ServerConnId, ServerId};
 use twemproxy_core::owner::HealthOwner;
 use twemproxy_core::proto::Protocol;
@@ -117,6 +117,15 @@ impl Hand {
         let id = self.engine.handle_accept(pool, self.now)?;
         self.pipes.insert(id.into(), Pipe::default());
         Ok(id)
+    }
+
+    /// Why a client was closed, or will be, as far as the engine has said.
+    #[must_use]
+    pub fn end_of(&self, of: ClientId) -> Option<ClientEnd> {
+        self.notices.iter().find_map(|notice| match *notice {
+            Notice::ClientEnds { client, end, .. } if client == of => Some(end),
+            _ => None,
+        })
     }
 
     /// The client sends `bytes`; returns how many the proxy read before it paused.

@@ -69,6 +69,15 @@ pub(crate) struct Cell {
     pub(crate) around: f64,
 }
 
+impl Cell {
+    /// Whether a run that nobody counts goes first. Large values over unix sockets make the kernel take megabytes of
+    /// memory afresh, which a virtual machine may first have to get back from its host: the first run took 77 us a
+    /// request in the proxy and 81 in the tool, later ones 17 and 18.
+    pub(crate) fn is_warmed(&self) -> bool {
+        self.table == Table::Unix && self.pairs == Pairs::AsPlanned
+    }
+}
+
 /// How often a cell is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pairs {
@@ -302,26 +311,26 @@ fn unix() -> Vec<Cell> {
             "memcached get of 50 keys, depth 1",
             "--op mget --keys 50",
         ),
-        redis(
+        planned(redis(
             "unix-redis-get-64k",
             "redis GET of 64 KiB, depth 1",
             "--value-size 65536",
-        ),
-        redis(
+        )),
+        planned(redis(
             "unix-redis-set-64k",
             "redis SET of 64 KiB, depth 1",
             "--op set --value-size 65536",
-        ),
-        memcache(
+        )),
+        planned(memcache(
             "unix-memcache-get-64k",
             "memcached get of 64 KiB, depth 1",
             "--value-size 65536",
-        ),
-        memcache(
+        )),
+        planned(memcache(
             "unix-memcache-set-64k",
             "memcached set of 64 KiB, depth 1",
             "--op set --value-size 65536",
-        ),
+        )),
     ]
 }
 
@@ -413,6 +422,13 @@ fn reals() -> Vec<Cell> {
 fn reported(cell: Cell) -> Cell {
     Cell {
         pairs: Pairs::Reported,
+        ..cell
+    }
+}
+
+fn planned(cell: Cell) -> Cell {
+    Cell {
+        pairs: Pairs::AsPlanned,
         ..cell
     }
 }

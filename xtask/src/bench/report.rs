@@ -66,13 +66,6 @@ pub(crate) fn markdown(session: &Session) -> String {
     for (name, reason) in &session.peers.absent {
         line(&mut text, &format!("- Absent: {name}: {reason}."));
     }
-    line(
-        &mut text,
-        &format!(
-            "- Each run as a line of JSON: [raw-{0}.txt](benchmarks/raw-{0}.txt).",
-            session.date
-        ),
-    );
     push_goals(&mut text, session);
     push_costs(&mut text, session);
     push_real(&mut text, session);

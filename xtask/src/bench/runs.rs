@@ -101,7 +101,7 @@ impl Plan {
         let run = self.seconds_of(cell) + self.warmup + cell.around;
         let pairs = self.pairs_of(cell, pairs);
         let candidates = u32::try_from(cell.candidates.len()).unwrap_or(u32::MAX);
-        run * f64::from(candidates) * f64::from(pairs)
+        run * (f64::from(candidates) * f64::from(pairs) + f64::from(u8::from(cell.is_warmed())))
     }
 
     /// Most pairs of each of these cells for which there is time, at least one.
@@ -131,9 +131,21 @@ impl Runner<'_> {
                 .plan
                 .pairs_of(cell, self.plan.affordable_pairs(&cells[index..]));
             self.announce(&format!("[{}/{}] {}", index + 1, cells.len(), cell.title));
+            if cell.is_warmed() {
+                self.warm_up(cell);
+            }
             for pair in 0..pairs {
                 self.run_pair(cell, pair, TRIES_AT_FIRST);
             }
+        }
+    }
+
+    /// See [`Cell::is_warmed`].
+    fn warm_up(&self, cell: &Cell) {
+        let mut candidates = self.candidates.iter();
+        if let Some(first) = candidates.find(|one| cell.candidates.contains(&one.name)) {
+            // What is wrong with it the counted runs will tell.
+            let _ = run(cell, first, self.plan, &[]);
         }
     }
 

@@ -7,7 +7,8 @@ use twemproxy_testkit::harness::private_dir;
 use super::verdict::{Cell, Expect};
 use super::{Pair, side::Said};
 
-const GOOD: &str = "p:\n  listen: 127.0.0.1:1\n  servers:\n    - 127.0.0.1:2:1\n";
+/// Nothing in it is worth a warning.
+const GOOD: &str = "p:\n  listen: 127.0.0.1:1\n  timeout: 400\n  servers:\n    - 127.0.0.1:2:1\n";
 
 /// Words after the program's name, separated by blanks; `''` is the empty word.
 #[rustfmt::skip]
@@ -22,14 +23,14 @@ const CASES: &[&str] = &[
     "--output", "--pid-file", "--stats-addr", "--mbuf-size", "--verbose", "--stats-port", "--stats-interval",
     "-m 511 -h", "-h -m 511", "-v x -s y", "-t -c good.yml", "-tc good.yml", "-tcgood.yml", "-t --conf-file=good.yml",
     "-t --conf-file good.yml", "--test-conf -c good.yml", "-t -c good.yml stray", "-t -c missing.yml -c good.yml",
-    "-t -d -c good.yml", "-t -v 11 -o t.log -c good.yml", "-t -c good.yml -m 512 -s 1 -i 1",
+    "-t -d -o t.log -c good.yml", "-t -v 11 -o t.log -c good.yml", "-t -c good.yml -m 512 -s 1 -i 1",
 ];
 
 /// The output of both with a bad file, where ours adds the reason.
 #[rustfmt::skip]
 const BAD_FILES: &[(&str, &str)] = &[
-    ("-t -c bad.yml", "bad.yml:3:3: conf: directive \"foo\" is unknown\n"),
-    ("-t -v 11 -o t.log -c bad.yml", "bad.yml:3:3: conf: directive \"foo\" is unknown\n"),
+    ("-t -c bad.yml", "bad.yml:4:3: conf: directive \"foo\" is unknown\n"),
+    ("-t -v 11 -o t.log -c bad.yml", "bad.yml:4:3: conf: directive \"foo\" is unknown\n"),
     ("-t -c empty.yml", "empty.yml:1:1: conf: 'empty.yml' must contain only 1 document; found 0 documents\n"),
     ("-t -c missing.yml", "conf: failed to open configuration 'missing.yml': No such file or directory\n"),
     ("-t -c ./none/x.yml", "conf: failed to open configuration './none/x.yml': No such file or directory\n"),

@@ -52,10 +52,10 @@ const TAG_VALUES: [&str; 8] = [
 ];
 const AUTH_VALUES: [&str; 5] = ["secret", "\"two words\"", "1", "~", "null"];
 #[rustfmt::skip]
-const LISTEN_VALUES: [&str; 24] = [
+const LISTEN_VALUES: [&str; 22] = [
     "'*:1'", "127.0.0.1:1", "127.0.0.1:65535", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:70000", "127.0.0.1:x", "127.0.0.1:-1",
     "22121", "localhost", "127.0.0.1", "::1:22121", "0.0.0.0:1",
-    "/tmp/x", "/tmp/x 0666", "/tmp/x 777", "/tmp/x 0777", "/tmp/x 01000", "/tmp/x 9", "/tmp/x xyz", "/tmp/x  0666", "/",
+    "/tmp/x", "/tmp/x 0666", "/tmp/x 777", "/tmp/x 0777", "/tmp/x 01000", "/tmp/x  0666", "/",
     "relative/path", "\"127.0.0.1:1 0666\"",
 ];
 #[rustfmt::skip]
@@ -130,14 +130,16 @@ const ACCEPTED: [(&str, &str); 6] = [
     ("an alias", "p:\n  listen: 127.0.0.1:1\n  timeout: &t 400\n  backlog: *t\n  servers:\n    - h:1:1\n"),
 ];
 
-/// Whole files that both refuse, ours with more words than 0.5 has.
+/// Whole files that ours refuses: with more words than 0.5 has, or where 0.5 takes them for something else.
 #[rustfmt::skip]
-const WORDED: [(&str, &str, &str, &str); 18] = [
+const WORDED: [(&str, &str, &str, &str); 20] = [
     ("an empty server", "D19", "p:\n  listen: 127.0.0.1:1\n  servers:\n    - ''\n", "directive \"servers\" has an empty value"),
     ("a server left empty", "D19", "p:\n  listen: 127.0.0.1:1\n  servers:\n    -\n", "directive \"servers\" has an empty value"),
     ("a value left empty", "D19", "p:\n  timeout:\n  servers:\n    - h:1:1\n", "directive \"timeout\" has an empty value"),
     ("an empty word", "D19", "p:\n  timeout: ''\n  servers:\n    - h:1:1\n", "directive \"timeout\" has an empty value"),
     ("an empty hash tag", "D19", "p:\n  hash_tag: \"\"\n  servers:\n    - h:1:1\n", "directive \"hash_tag\" has an empty value"),
+    ("a mode with a digit that is not octal", "D40", "p:\n  listen: /tmp/x 9\n  servers:\n    - 127.0.0.1:2:1\n", "directive \"listen\" has an invalid file permission in \"socket_path permission\" format string"),
+    ("a mode that is a word", "D40", "p:\n  listen: /tmp/x xyz\n  servers:\n    - 127.0.0.1:2:1\n", "directive \"listen\" has an invalid file permission in \"socket_path permission\" format string"),
     ("listen without a host", "D19", "p:\n  listen: :1\n  servers:\n    - h:1:1\n", "directive \"listen\" has an invalid value (host '')"),
     ("listen in brackets", "D71", "p:\n  listen: '[::1]:1'\n  servers:\n    - h:1:1\n", "directive \"listen\" has an invalid value (host '[::1]': an IPv6 address has no brackets: ::1:1)"),
     ("an asterisk without quotes", "D71", "p:\n  listen: *:1\n  servers:\n    - h:1:1\n", "failed to get the next yaml document: while parsing node, found unknown anchor (a text that starts with '*' needs quotes)"),

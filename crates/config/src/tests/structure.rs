@@ -344,3 +344,18 @@ fn a_file_without_end_is_refused() {
         "conf: failed to open configuration '/dev/zero': it has more than 16777216 bytes"
     );
 }
+
+// D42
+#[test]
+fn a_pool_has_at_most_as_many_servers_as_a_request_has_fragments() {
+    use std::fmt::Write;
+
+    let mut text = serving(&[]);
+    for n in 0..65_536 {
+        writeln!(text, "    - 127.0.0.1:2:1 n{n}").unwrap();
+    }
+    assert_eq!(
+        bad(&text),
+        "F:1:1: conf: pool 'p' has 65536 servers, more than 65535"
+    );
+}

@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::client_end::ClientEnd;
 use super::closed::Closed;
 use crate::ids::{ClientId, ConnId, ServerConnId, ServerId};
 use crate::limits::OUTBOX_LEN_MIN;
@@ -31,7 +32,6 @@ pub enum Action {
 
 /// A rare fact for humans. The shell words and rate-limits it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub enum Notice {
     /// A server was taken off the ring.
     Ejected(ServerId),
@@ -54,27 +54,15 @@ pub enum Notice {
     ServerBack(ServerId),
     /// A server took a connection and refused to serve it.
     ServerTurnedAway(ServerId),
-    /// A client sent something that is no request.
-    ClientInvalid(ClientId),
-    /// A client was closed because it was idle for too long.
-    ClientIdle(ClientId),
-    /// A client was closed because a reply that it was given a part of has failed.
-    ClientReplyBroken(ClientId),
-    /// A client held most of the memory that others had waited for.
-    ClientMemory(ClientId),
-    /// A client did not read its replies, or its bytes came when memory was used up.
-    ClientOutputLimit(ClientId),
-}
-
-/// Why a client is closed while it is owed something.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Doom {
-    /// It reached its own hard limit.
-    Limit,
-    /// Its bytes came when memory was used up; void if others were closed and there is some again.
-    Memory,
-    /// A reply that it was given a part of has failed.
-    BrokenReply,
+    /// A client is closed, or will be when what it is owed has left.
+    ClientEnds {
+        /// The client.
+        client: ClientId,
+        /// Why.
+        end: ClientEnd,
+        /// Bytes held for it when this was decided.
+        held: u64,
+    },
 }
 
 /// Gives back most of the room of a queue that is nearly empty; room for `len_min` stays. Returns how
@@ -99,7 +87,9 @@ pub(crate) struct Outbox {
     /// Clients whose parsing goes on; each at most once.
     pub(crate) resume: VecDeque<ClientId>,
     /// Clients that will be closed at once, whatever they are owed.
-    pub(crate) doomed: Vec<(ClientId, Doom)>,
+    pub(crate) doomed: Vec<(ClientId, ClientEnd)>,
+    /// Something came when memory was used up.
+    pub(crate) is_exhausted: bool,
     /// So much waits on one connection that it should not wait for the end of the tick.
     pub(crate) is_urgent: bool,
 }

@@ -11,13 +11,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
 
+use super::client_end::ClientEnd;
 use super::order::{Order, Pending};
 use super::window::Window;
 use crate::buf::{ChunkPool, RecvBuf, SendQueue};
 use crate::canary::{Canary, is_planted};
 use crate::config::PoolConfig;
 use crate::ids::{ClientId, PoolIdx, ServerConnId, ServerId};
-use crate::limits::{CLIENT_OUTPUT_SOFT, SEND_MOVE_MIN};
+use crate::limits::{CLIENT_OUTPUT_SOFT, RESPONSE_HOLD_LEN_MAX, SEND_MOVE_MIN};
 use crate::num::to_u64;
 use crate::proto::redis::local::Session;
 use crate::proto::{Protocol, RequestLimits, RequestParser};
@@ -31,18 +32,19 @@ const NO_POOL: PoolIdx = PoolIdx(u32::MAX);
 pub(crate) enum Phase {
     /// Requests are read.
     Open,
-    /// No more requests: it closes when all responses have left. `eof` tells whether the client
-    /// ended it in order (EOF or quit).
-    Closing { eof: bool },
+    /// No more requests: it closes when all responses have left, for this reason.
+    Closing { end: ClientEnd },
 }
 
 /// Why a client's requests are not parsed at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pause {
-    /// They are.
+    /// Not paused: requests are parsed.
     No,
-    /// Its own share is full: requests in flight or bytes of responses.
+    /// It has as many requests in flight as it may have.
     Own,
+    /// Memory is under pressure, and many of its replies are unread.
+    Output,
     /// A server connection has too much to send.
     Server,
     /// The process has too much in its buffers.
@@ -87,6 +89,13 @@ impl Resting {
     }
 }
 
+impl Resting {
+    /// Bytes held for it.
+    pub(crate) fn held(&self) -> usize {
+        self.session.held()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) id: ClientId,
@@ -101,6 +110,8 @@ pub(crate) struct Client {
     pub(crate) resuming: bool,
     /// The client's EOF was read while its requests were not being parsed.
     pub(crate) eof_read: bool,
+    /// What it has kept has waited for memory for too long: each request gets an error.
+    pub(crate) is_overdue: bool,
     /// `client_output_limit`
     pub(crate) output_limit: u64,
     pub(crate) parser: RequestParser,
@@ -132,6 +143,7 @@ impl Client {
             dirty: false,
             resuming: false,
             eof_read: false,
+            is_overdue: false,
             output_limit: 0,
             parser: RequestParser::new(Protocol::Redis),
             limits: RequestLimits {
@@ -264,20 +276,32 @@ impl Client {
     /// How many more requests may be parsed before responses leave.
     #[inline]
     pub(crate) fn room(&self) -> u32 {
-        if self.output_len() < CLIENT_OUTPUT_SOFT {
-            self.window
-                .in_flight_max()
-                .saturating_sub(self.order.in_flight())
-        } else {
-            0
-        }
+        self.window
+            .in_flight_max()
+            .saturating_sub(self.order.in_flight())
     }
 
-    /// Whether so much has left that parsing goes on after [`Pause::Own`]. Half, so that a client at
-    /// its limit is resumed once per many responses and not once per response.
+    /// Waits until responses have left: there is no room for another request.
+    pub(crate) fn pause_for_room(&mut self) {
+        self.pause = Pause::Own;
+        self.window.note_in_flight(self.order.in_flight());
+    }
+
+    /// Goes on, whatever it has waited for.
+    pub(crate) fn go_on(&mut self) {
+        if self.pause == Pause::Own {
+            self.window.note_drained();
+        }
+        self.pause = Pause::No;
+    }
+
+    /// Whether so much has left that parsing goes on after [`Pause::Own`] or [`Pause::Output`]. Half, so that
+    /// a client at its limit is resumed once per many responses and not once per response.
     pub(crate) fn has_drained(&self) -> bool {
+        if self.pause == Pause::Output {
+            return self.output_len() <= CLIENT_OUTPUT_SOFT / 2;
+        }
         self.order.in_flight() <= self.window.in_flight_max() / 2
-            && self.output_len() <= CLIENT_OUTPUT_SOFT / 2
     }
 
     /// A response to it of `len` bytes in all has come.
@@ -294,7 +318,14 @@ impl Client {
 
     /// Bytes held for it, but for the parts of its split requests.
     pub(crate) fn held(&self) -> u64 {
-        self.recv.held() + self.out.held() + self.order.held()
+        let session = to_u64(self.session.held());
+        session + self.recv.held() + self.out.held() + self.order.held()
+    }
+
+    /// Bytes of memory its buffers and queues take.
+    pub(crate) fn footprint(&self) -> u64 {
+        let session = to_u64(self.session.held());
+        session + self.recv.held() + self.out.footprint() + self.order.footprint()
     }
 
     /// Whether nothing is owed to it any more.
@@ -322,18 +353,23 @@ impl Client {
         response
     }
 
-    /// More of the response to `seq`; it goes on. Returns whether there is something to flush.
-    pub(crate) fn respond_more(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) -> bool {
-        if !self.order.is_head(seq) {
-            self.order.respond_more_early(seq, bytes, pool);
+    /// More of the response to `seq`; it goes on, and has `least_len` bytes in all at least. Returns whether there
+    /// is something to flush.
+    pub(crate) fn respond_more(
+        &mut self,
+        seq: u32,
+        bytes: &[u8],
+        least_len: u64,
+        pool: &mut ChunkPool,
+    ) -> bool {
+        let is_long = least_len > RESPONSE_HOLD_LEN_MAX;
+        if !self.order.is_head(seq) || !is_long {
+            self.order.hold(seq, bytes, is_long, pool);
             return false;
         }
-        let len = to_u64(bytes.len());
+        self.order.stream(&mut self.out, pool);
         self.out.append(bytes, pool);
-        match self.order.pending_mut(seq) {
-            Pending::Streaming { queued } => *queued += len,
-            pending => *pending = Pending::Streaming { queued: len },
-        }
+        self.order.count_streamed(to_u64(bytes.len()));
         true
     }
 
@@ -342,6 +378,9 @@ impl Client {
         if !self.order.is_head(seq) {
             self.order.respond_early(seq, bytes, pool);
             return false;
+        }
+        if self.order.waiting_head().is_none() {
+            self.order.stream(&mut self.out, pool);
         }
         self.out.append(bytes, pool);
         self.order.pop_head(pool);
@@ -370,7 +409,7 @@ impl Client {
     /// Takes back what was queued of the response to `seq`, which failed. Returns false if a part of it
     /// has been sent, so that no other response can take its place.
     pub(crate) fn retract(&mut self, seq: u32, pool: &mut ChunkPool) -> bool {
-        let Pending::Streaming { queued } = *self.order.pending(seq) else {
+        let Pending::Streaming { queued, .. } = *self.order.pending(seq) else {
             return true;
         };
         if queued > self.out.len() {
@@ -391,6 +430,7 @@ impl Client {
 
     /// Gives all memory back, for a client that is gone. The record is blank then.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) {
+        pool.ledger.free(self.session.held());
         self.recv.clear(pool);
         self.out.clear(pool);
         self.order.clear(pool);

@@ -29,6 +29,11 @@ impl ClientCounts {
             .is_ok()
     }
 
+    /// How many clients a pool has.
+    pub(crate) fn get(&self, pool: PoolIdx) -> u32 {
+        self.0[pool.index()].load(Ordering::Relaxed)
+    }
+
     /// Gives a client's place back.
     pub(crate) fn give(&self, pool: PoolIdx) {
         let before = self.0[pool.index()].fetch_sub(1, Ordering::Relaxed);

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::action::Doom;
 use super::client::{Client, Pause, Phase};
+use super::client_end::ClientEnd;
 use super::order::Pending;
 use super::roster::Roster;
 use super::shared::Shared;
@@ -69,8 +69,12 @@ impl Clients {
                 };
                 let split = client.order.split(seq);
                 let response = (bytes, &*shared.marks);
-                self.splits
+                let len = self
+                    .splits
                     .finish(split, fragment, response, &mut shared.chunks);
+                if to_u64(len) > client.output_limit {
+                    shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
+                }
                 self.fragment_done(id, seq, shared);
                 true
             }
@@ -87,11 +91,13 @@ impl Clients {
         }
     }
 
-    /// A part of a response has come and more will. Returns whether it was anybody's.
+    /// A part of a response has come and more will; in all it has `least_len` bytes at least. Returns whether it
+    /// was anybody's.
     pub(crate) fn answer_more(
         &mut self,
         origin: Origin,
         bytes: &[u8],
+        least_len: u64,
         shared: &mut Shared,
     ) -> bool {
         let id = match origin {
@@ -108,7 +114,7 @@ impl Clients {
         }
         match origin {
             Origin::Whole { seq, .. } => {
-                let flush = client.respond_more(seq, bytes, &mut shared.chunks);
+                let flush = client.respond_more(seq, bytes, least_len, &mut shared.chunks);
                 answered(id, client, flush, shared);
             }
             Origin::Fragment { seq, fragment, .. } => {
@@ -117,9 +123,9 @@ impl Clients {
                     .splits
                     .extend(split, fragment, bytes, &mut shared.chunks);
                 if to_u64(held) > client.output_limit {
-                    shared.outbox.doomed.push((id, Doom::Limit));
+                    shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
                 } else if shared.is_exhausted() {
-                    shared.outbox.doomed.push((id, Doom::Memory));
+                    shared.outbox.is_exhausted = true;
                 }
             }
             Origin::Discarded | Origin::Own(_) => {}
@@ -135,9 +141,9 @@ impl Clients {
                 let Some(client) = self.roster.get_mut(id) else {
                     return false;
                 };
-                let is_brittle = matches!(client.order.pending(seq), Pending::Brittle);
+                let is_brittle = client.order.is_brittle(seq);
                 if !client.retract(seq, &mut shared.chunks) {
-                    shared.outbox.doomed.push((id, Doom::BrokenReply));
+                    shared.outbox.doomed.push((id, ClientEnd::ReplyBroken));
                     return true;
                 }
                 if !is_planted(Canary::HalfReplyKept) {
@@ -147,7 +153,9 @@ impl Clients {
                 let flush = client.respond(seq, reply, &mut shared.chunks);
                 answered(id, client, flush, shared);
                 if is_brittle && client.phase == Phase::Open {
-                    client.phase = Phase::Closing { eof: true };
+                    client.phase = Phase::Closing {
+                        end: ClientEnd::Quit,
+                    };
                 }
                 true
             }
@@ -176,6 +184,11 @@ impl Clients {
             return;
         };
         if !self.splits.finish_fragment(split) {
+            return;
+        }
+        // Both the parts and the whole are held for a moment.
+        if !shared.has_room_for(self.splits.len_of(split)) {
+            shared.outbox.doomed.push((id, ClientEnd::ReplyTooLarge));
             return;
         }
         let mut reply = mem::take(&mut shared.reply);
@@ -210,24 +223,14 @@ impl Clients {
     /// Bytes held for all clients.
     pub(crate) fn held(&self) -> u64 {
         let of_clients: u64 = self.roster.working().map(|(_, client)| client.held()).sum();
-        of_clients + self.splits.held()
+        of_clients + self.splits.held() + self.roster.held_at_rest()
     }
 
-    /// The client that holds most, in unfinished requests and in responses it has not been sent, and
-    /// how much that is.
-    pub(crate) fn largest_holder(&self) -> Option<(ClientId, u64)> {
-        let held_by = |client: &Client| {
-            let in_splits = client
-                .order
-                .splits()
-                .map(|split| self.splits.held_by(split));
-            client.recv.held() + client.output_len() + in_splits.sum::<u64>()
-        };
-        let holders = self
-            .roster
-            .working()
-            .map(|(id, client)| (id, held_by(client)));
-        holders.max_by_key(|&(_, held)| held)
+    /// Bytes of memory that buffers and queues of all clients take.
+    pub(crate) fn footprint(&self) -> u64 {
+        let working = self.roster.working();
+        let of_clients: u64 = working.map(|(_, client)| client.footprint()).sum();
+        of_clients + self.splits.footprint() + self.roster.held_at_rest()
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -262,15 +265,16 @@ pub(crate) fn answered(id: ClientId, client: &mut Client, flush: bool, shared: &
         }
     }
     if client.output_len() > client.output_limit {
-        shared.outbox.doomed.push((id, Doom::Limit));
+        shared.outbox.doomed.push((id, ClientEnd::OutputLimit));
     } else if shared.is_exhausted() {
-        shared.outbox.doomed.push((id, Doom::Memory));
+        shared.outbox.is_exhausted = true;
     }
 }
 
 /// Puts a client that paused for its own sake back to work once it has room again.
 pub(crate) fn resume_if_drained(id: ClientId, client: &mut Client, shared: &mut Shared) {
-    if client.pause == Pause::Own && client.has_drained() && !client.resuming {
+    let waits = matches!(client.pause, Pause::Own | Pause::Output);
+    if waits && client.has_drained() && !client.resuming {
         client.resuming = true;
         if !is_planted(Canary::WakeupLost) {
             shared.outbox.resume.push_back(id);

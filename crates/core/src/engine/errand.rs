@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 
 use crate::config::PoolConfig;
-use crate::proto::Protocol;
 use crate::proto::redis::local::{write_auth, write_select};
 use crate::proto::redis::own::auth_accepted;
+use crate::proto::{Protocol, memcache};
 
 /// One request of the proxy's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +49,7 @@ impl Errand {
             }
             (Self::Select, _) => write_select(pool.redis_db, out),
             (Self::Probe, Protocol::Redis) => out.extend_from_slice(b"*1\r\n$4\r\nPING\r\n"),
-            (Self::Probe, Protocol::Memcache) => out.extend_from_slice(b"version\r\n"),
+            (Self::Probe, Protocol::Memcache) => out.extend_from_slice(memcache::own::PROBE),
         }
     }
 
@@ -61,7 +61,7 @@ impl Errand {
             (Self::Probe, Protocol::Redis) => PING_ANSWERS
                 .iter()
                 .any(|answer| response.starts_with(answer)),
-            (Self::Probe, Protocol::Memcache) => response.starts_with(b"VERSION "),
+            (Self::Probe, Protocol::Memcache) => memcache::own::answers_probe(response),
         }
     }
 }

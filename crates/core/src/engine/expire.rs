@@ -8,14 +8,15 @@
 
 use super::Engine;
 use super::action::{Action, Notice};
+use super::client_end::ClientEnd;
 use super::closed::Closed;
 use super::deadlines::Alarm;
-use super::server::ConnPhase;
+use super::server::{ConnPhase, ServerConn};
 use super::slot::Origin;
 use super::upstream::wake_stalled;
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, ServerConnId};
-use crate::limits::TIDY_PERIOD;
+use crate::limits::{SLOTS_EXPIRED_MAX, TIDY_PERIOD};
 use crate::time::{Micros, Span};
 
 impl Engine {
@@ -25,7 +26,7 @@ impl Engine {
                 Alarm::Conn(id) => self.check_conn(id, at),
                 Alarm::Client(id) => self.check_idle(id),
                 Alarm::Tidy => self.tidy(),
-                Alarm::Memory => self.check_memory(),
+                Alarm::Memory => self.check_memory(at),
             }
         }
     }
@@ -44,6 +45,7 @@ impl Engine {
     /// Sees to it that memory which a burst left behind is given back.
     #[inline]
     pub(super) fn watch_memory(&mut self) {
+        self.shared.watch_others();
         if !self.shared.is_tidying
             && (self.shared.chunks.is_untidy()
                 || self.shared.outbox.is_untidy()
@@ -152,7 +154,9 @@ impl Engine {
             }
         }
         let conn = self.upstream.conns.get_mut(id);
-        is_over || conn.is_some_and(|conn| conn.is_dead(timeout, now))
+        let is_given_up =
+            |conn: &mut ServerConn| conn.is_dead(timeout, now) || conn.expired > SLOTS_EXPIRED_MAX;
+        is_over || conn.is_some_and(is_given_up)
     }
 
     /// Counts a time-out of the server that has had an expired request for long enough.
@@ -185,7 +189,7 @@ impl Engine {
         };
         let latest = Micros(now.0.saturating_sub(limit.0));
         if idle_since.is_some_and(|since| since <= latest) {
-            self.close_idle(id);
+            self.close_client(id, ClientEnd::Idle);
             return;
         }
         // One that is busy or kept waiting is looked at again a whole limit later.

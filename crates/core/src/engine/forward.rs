@@ -6,6 +6,7 @@ use core::mem;
 
 use super::Engine;
 use super::client::{Client, Pause, Phase};
+use super::client_end::ClientEnd;
 use super::closed::Closed;
 use super::fragments::fragment_idx;
 use super::order::Pending;
@@ -19,6 +20,9 @@ use crate::ids::{ClientId, ServerConnId};
 use crate::limits::SERVER_EARLY_FLUSH_LEN;
 use crate::proto::redis::local::{self, After, LocalConfig};
 use crate::proto::{self, Merge, PLACEHOLDER, Protocol, Request, Route, memcache};
+use crate::time::Micros;
+
+const SECOND: u64 = 1_000_000;
 
 /// The bytes of one request.
 #[derive(Debug)]
@@ -188,10 +192,11 @@ impl Engine {
     }
 
     /// Answers a request that needs no server.
-    fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
+    pub(super) fn answer_locally(&mut self, id: ClientId, frame: &[u8], request: &Request) {
         let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         let mut reply = mem::take(&mut self.shared.reply);
+        let held = client.session.held();
         let after = match pool.config.protocol {
             Protocol::Redis => {
                 let config = LocalConfig {
@@ -200,8 +205,19 @@ impl Engine {
                 };
                 local::respond(frame, request, &mut client.session, &config, &mut reply)
             }
-            Protocol::Memcache => memcache::local::respond(frame, request, &mut reply),
+            Protocol::Memcache => {
+                let Micros(uptime) = self.shared.now;
+                let stats = memcache::own::Stats {
+                    process_id: self.config.process_id,
+                    uptime: uptime / SECOND,
+                    wall_clock: (self.config.wall_clock_origin + uptime) / SECOND,
+                    client_count: self.client_counts.get(client.pool),
+                };
+                memcache::local::respond(frame, request, &stats, &mut reply)
+            }
         };
+        let ledger = &mut self.shared.chunks.ledger;
+        ledger.change(held, client.session.held());
         client.limits.unauthenticated =
             pool.config.redis_auth.is_some() && !client.session.authenticated;
         if !reply.is_empty() {
@@ -213,7 +229,9 @@ impl Engine {
         if after == After::Close
             && let Some(client) = self.clients.roster.get_mut(id)
         {
-            client.phase = Phase::Closing { eof: true };
+            client.phase = Phase::Closing {
+                end: ClientEnd::Quit,
+            };
         }
     }
 

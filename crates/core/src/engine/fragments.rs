@@ -3,9 +3,11 @@
 //!
 //! The keys of a request are looked at once, in request order. Those that stand side by side and have one
 //! owner are a *stretch*: they are copied together into their fragment, and their elements together into
-//! the response. A fragment is the chain of its owner's stretches.
+//! the response. A fragment is the chain of its owner's stretches, or a part of the chain where a server may
+//! not be sent all of them at once.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use super::Engine;
 use super::client::Pause;
@@ -20,10 +22,10 @@ use crate::buf::{ChunkPool, SendQueue, append_piece};
 use crate::canary::{Canary, is_planted};
 use crate::config::CrossServerKeys;
 use crate::ids::{ClientId, ServerConnId, ServerId};
-use crate::limits::{FREE_PARTS_MAX, SEND_SMALL_CHUNK_LEN};
+use crate::limits::{FREE_PARTS_MAX, REQUEST_FRAGMENTS_MAX, SEND_SMALL_CHUNK_LEN};
 use crate::num::{to_u32, to_usize};
 use crate::proto::redis::own;
-use crate::proto::{self, Merge, Part, Protocol, Request, Run, Span};
+use crate::proto::{self, Invalid, Merge, Part, Protocol, Request, Run, Span};
 use crate::topology::tag;
 
 /// Memory of the routing of one multi-key request, kept for the next. All but `parts` empty between uses.
@@ -52,6 +54,8 @@ struct Stretch {
     raw: Span,
     /// The owner's next stretch, or [`NONE`].
     next: u32,
+    /// Which of the owner's fragments it belongs to, from 0 on.
+    piece: u16,
 }
 
 /// The parts of one owner.
@@ -61,7 +65,12 @@ struct Group {
     /// Its first and last stretch, if it has keys.
     first: u32,
     last: u32,
+    /// Its first fragment.
     fragment: u16,
+    /// How many fragments it has beside that one.
+    more: u16,
+    /// Bytes of the last of them so far; counted only if there may be several.
+    len: u32,
 }
 
 /// One fragment to be sent.
@@ -73,8 +82,8 @@ struct Plan {
     keys: u32,
     /// Its first stretch.
     first: u32,
-    /// Its length in bytes, once it is queued.
-    len: u32,
+    /// Which of its owner's fragments it is.
+    piece: u16,
 }
 
 const NONE: u32 = u32::MAX;
@@ -196,6 +205,15 @@ impl Engine {
             self.answer_failure(id, Closed::Refused, request);
             return Ok(());
         }
+        if work
+            .cut(self.protocol_of(id), frame.bytes(), request)
+            .is_err()
+        {
+            let mut response = Vec::new();
+            Invalid::TOO_MANY_FRAGMENTS.write(&[], &mut response);
+            self.answer_now(id, &response);
+            return Ok(());
+        }
         if self.plan_fragments(id, work).is_err() {
             return Err(Stalled(frame));
         }
@@ -206,13 +224,6 @@ impl Engine {
         pool.counters
             .fragments
             .add(u64::from(to_u32(fragment_count)));
-        for index in 0..fragment_count {
-            if let Some(conn) = work.fragments[index].conn {
-                let out = &mut self.upstream.chosen_mut(conn).out;
-                let head = (protocol, frame.bytes(), request);
-                work.compose(index, head, out, &mut self.shared.chunks);
-            }
-        }
         if is_planted(Canary::MergeOrderReversed) {
             work.stretches.reverse();
         }
@@ -227,17 +238,25 @@ impl Engine {
                 Pending::Split(self.clients.splits.open(merge, work.runs(), keys, chunks))
             }
         };
+        if is_planted(Canary::MergeOrderReversed) {
+            work.stretches.reverse();
+        }
         let seq = client.order.push(pending, &mut self.shared.chunks);
-        for (index, plan) in work.fragments.iter().enumerate() {
-            if let Some(conn) = plan.conn {
-                let outgoing = Outgoing {
-                    origin: Some(fragment_origin(id, seq, index, fragment_count)),
-                    len: plan.len,
-                    readonly: request.readonly,
-                };
-                self.upstream
-                    .queued(conn, outgoing, timeout, &mut self.shared);
-            }
+        for index in 0..fragment_count {
+            let Some(conn) = work.fragments[index].conn else {
+                continue;
+            };
+            let out = &mut self.upstream.chosen_mut(conn).out;
+            let head = (protocol, frame.bytes(), request);
+            // A slot follows its bytes at once: it ends where the queue ends, and the next fragment may
+            // go to the same connection.
+            let outgoing = Outgoing {
+                origin: Some(fragment_origin(id, seq, index, fragment_count)),
+                len: work.compose(index, head, out, &mut self.shared.chunks),
+                readonly: request.readonly,
+            };
+            self.upstream
+                .queued(conn, outgoing, timeout, &mut self.shared);
         }
         for (index, plan) in work.fragments.iter().enumerate() {
             if plan.conn.is_none() {
@@ -248,7 +267,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes each owner's parts a fragment, in server index order, and chooses its connection. Fails if
+    fn protocol_of(&self, id: ClientId) -> Protocol {
+        let client = self.clients.roster.found(id);
+        self.pools[client.pool.index()].config.protocol
+    }
+
+    /// Makes each owner's parts its fragments, in server index order, and chooses its connection. Fails if
     /// the client must wait for one of them.
     fn plan_fragments(&mut self, id: ClientId, work: &mut Work) -> Result<(), ()> {
         let client = self.clients.roster.found_mut(id);
@@ -264,13 +288,18 @@ impl Engine {
                 client.pause = Pause::Server;
                 return Err(());
             }
-            work.fragments.push(Plan {
+            let plan = Plan {
                 server,
                 conn,
                 keys: group.keys,
                 first: group.first,
-                len: 0,
-            });
+                piece: 0,
+            };
+            if group.more == 0 {
+                work.fragments.push(plan);
+            } else {
+                push_pieces(plan, &work.stretches, &mut work.fragments);
+            }
         }
         Ok(())
     }
@@ -306,6 +335,7 @@ impl Work {
             keys: 1,
             raw: first.raw,
             next: NONE,
+            piece: 0,
         };
         for (part, hash) in parts {
             let owner = pool.pick(*hash)?;
@@ -319,6 +349,7 @@ impl Work {
                     keys: 1,
                     raw: part.raw,
                     next: NONE,
+                    piece: 0,
                 };
             }
         }
@@ -326,15 +357,78 @@ impl Work {
         Some(())
     }
 
+    /// Cuts the parts of an owner into several fragments where one would be longer than its server may be
+    /// sent. Fails if the request would have more fragments than there are numbers for.
+    #[inline]
+    fn cut(&mut self, protocol: Protocol, frame: &[u8], request: &Request) -> Result<(), ()> {
+        let len_max = proto::fragment_len_max(protocol, request);
+        // No fragment is longer than its request but by a blank and a CR.
+        if frame.len() + 2 <= len_max {
+            return Ok(());
+        }
+        self.cut_long(protocol, frame, request, len_max)
+    }
+
+    #[cold]
+    fn cut_long(
+        &mut self,
+        protocol: Protocol,
+        frame: &[u8],
+        request: &Request,
+        len_max: usize,
+    ) -> Result<(), ()> {
+        self.bytes.clear();
+        proto::fragment_head(protocol, frame, request, 1, &mut self.bytes);
+        let frame_len = to_u32(self.bytes.len() + proto::fragment_end(protocol).len());
+        let gap = to_u32(proto::part_end(protocol).len());
+        let uncut = mem::take(&mut self.stretches);
+        let (mut parts, mut count) = (self.parts.iter(), 0);
+        self.groups.fill(Group::default());
+        for whole in uncut {
+            let mut open: Option<Stretch> = None;
+            for part in parts.by_ref().take(to_usize(whole.keys)) {
+                let group = &mut self.groups[to_usize(whole.owner)];
+                let len = part.raw.end - part.raw.start + gap;
+                if group.len == 0 || to_usize(group.len + len) > len_max {
+                    if let Some(stretch) = open.take() {
+                        add(stretch, &mut self.stretches, &mut self.groups);
+                    }
+                    let group = &mut self.groups[to_usize(whole.owner)];
+                    count += 1;
+                    if count > REQUEST_FRAGMENTS_MAX {
+                        return Err(());
+                    }
+                    group.more += u16::from(group.len > 0);
+                    group.len = frame_len;
+                }
+                let group = &mut self.groups[to_usize(whole.owner)];
+                group.len += len;
+                let stretch = open.get_or_insert(Stretch {
+                    keys: 0,
+                    raw: part.raw,
+                    next: NONE,
+                    piece: group.more,
+                    ..whole
+                });
+                stretch.keys += 1;
+                stretch.raw.end = part.raw.end;
+            }
+            if let Some(stretch) = open {
+                add(stretch, &mut self.stretches, &mut self.groups);
+            }
+        }
+        Ok(())
+    }
+
     /// Which fragment has which keys, in request order.
     fn runs(&self) -> impl Iterator<Item = Run> {
         self.stretches.iter().map(|stretch| Run {
-            fragment: self.groups[to_usize(stretch.owner)].fragment,
+            fragment: self.groups[to_usize(stretch.owner)].fragment + stretch.piece,
             keys: stretch.keys,
         })
     }
 
-    /// Queues the bytes of a fragment.
+    /// Queues the bytes of a fragment. Returns how many they are.
     #[inline(never)]
     fn compose(
         &mut self,
@@ -342,8 +436,8 @@ impl Work {
         (protocol, frame, request): (Protocol, &[u8], &Request),
         out: &mut SendQueue,
         chunks: &mut ChunkPool,
-    ) {
-        let plan = &mut self.fragments[index];
+    ) -> u32 {
+        let plan = self.fragments[index];
         let before = out.len();
         // Put together first: room in a send queue is looked for once.
         let bytes = &mut self.bytes;
@@ -351,7 +445,9 @@ impl Work {
         proto::fragment_head(protocol, frame, request, plan.keys, bytes);
         let part_end = proto::part_end(protocol);
         let mut next = plan.first;
-        while let Some(stretch) = self.stretches.get(to_usize(next)) {
+        while let Some(stretch) = self.stretches.get(to_usize(next))
+            && stretch.piece == plan.piece
+        {
             next = stretch.next;
             let raw = to_usize(stretch.raw.start)..to_usize(stretch.raw.end);
             if raw.len() > TOGETHER_LEN_MAX || bytes.len() > SEND_SMALL_CHUNK_LEN {
@@ -368,7 +464,7 @@ impl Work {
         bytes.extend_from_slice(proto::fragment_end(protocol));
         out.append(bytes, chunks);
         let len = u32::try_from(out.len() - before);
-        plan.len = len.expect("a fragment is at most its request");
+        len.expect("a fragment is at most its request")
     }
 }
 
@@ -387,6 +483,27 @@ fn add(stretch: Stretch, stretches: &mut Vec<Stretch>, groups: &mut [Group]) {
     stretches.push(stretch);
 }
 
+/// Adds the fragments of one owner, the first stretch of which `plan` has.
+#[cold]
+fn push_pieces(plan: Plan, stretches: &[Stretch], fragments: &mut Vec<Plan>) {
+    let mut next = plan.first;
+    let mut open: Option<Plan> = None;
+    while let Some(stretch) = stretches.get(to_usize(next)) {
+        if let Some(piece) = open.take_if(|piece| piece.piece != stretch.piece) {
+            fragments.push(piece);
+        }
+        let piece = open.get_or_insert(Plan {
+            keys: 0,
+            first: next,
+            piece: stretch.piece,
+            ..plan
+        });
+        piece.keys += stretch.keys;
+        next = stretch.next;
+    }
+    fragments.extend(open);
+}
+
 /// Whose the response to a request's `index`-th fragment of `count` is.
 fn fragment_origin(client: ClientId, seq: u32, index: usize, count: usize) -> Origin {
     if count == 1 {
@@ -400,5 +517,5 @@ fn fragment_origin(client: ClientId, seq: u32, index: usize, count: usize) -> Or
 }
 
 pub(super) fn fragment_idx(index: usize) -> FragmentIdx {
-    FragmentIdx(u16::try_from(index).expect("a pool has at most 65,535 servers"))
+    FragmentIdx(u16::try_from(index).expect("a request has at most 65,535 fragments"))
 }

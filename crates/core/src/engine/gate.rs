@@ -9,6 +9,7 @@ use core::mem;
 
 use super::Engine;
 use super::client::Phase;
+use super::client_end::ClientEnd;
 use super::forward::{Frame, Stalled};
 use super::fragments::Work;
 use crate::ids::ClientId;
@@ -43,7 +44,7 @@ impl Engine {
     }
 
     /// Whether a gated client may send this; if not, it was told.
-    fn admit(&mut self, id: ClientId, request: &Request) -> bool {
+    pub(super) fn admit(&mut self, id: ClientId, request: &Request) -> bool {
         let client = self.clients.roster.found_mut(id);
         let pool = &self.pools[client.pool.index()];
         if pool.config.protocol == Protocol::Memcache {
@@ -75,14 +76,11 @@ impl Engine {
     ) -> Result<(), Stalled<'a>> {
         let before = self.clients.roster.found(id).order.in_flight();
         self.forward_together(id, frame, request, work)?;
-        if closes_on_error(request.command)
-            && !self
-                .clients
-                .roster
-                .found_mut(id)
-                .order
-                .make_last_brittle(before)
-        {
+        if !closes_on_error(request.command) {
+            return Ok(());
+        }
+        let client = self.clients.roster.found_mut(id);
+        if !client.order.make_last_brittle(before) {
             self.close_misreader(id, request);
         }
         Ok(())
@@ -98,7 +96,9 @@ impl Engine {
             && closes_on_error(request.command)
             && !client.session.is_muted()
         {
-            client.phase = Phase::Closing { eof: true };
+            client.phase = Phase::Closing {
+                end: ClientEnd::Quit,
+            };
         }
     }
 

@@ -57,6 +57,11 @@ impl Kept {
         bytes
     }
 
+    /// Bytes of memory its chunks take.
+    pub(crate) fn footprint(&self) -> u64 {
+        to_u64(self.chunks.iter().map(|(_, chunk)| chunk.capacity()).sum())
+    }
+
     /// Panics if more is kept than may be.
     pub(crate) fn check_invariants(&self) {
         assert!(self.chunks.len() <= KEPT_CHUNKS_MAX);

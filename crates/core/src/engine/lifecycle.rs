@@ -2,25 +2,20 @@
 
 use alloc::boxed::Box;
 
-use super::action::{Action, Doom, Notice};
+use super::action::Action;
 use super::client::{Client, Pause, Phase, Resting};
+use super::client_end::ClientEnd;
 use super::clients::resume_if_drained;
+use super::closed::Closed;
 use super::deadlines::Alarm;
 use super::roster::Seat;
 use super::{Engine, Refused};
 use crate::canary::{Canary, is_planted};
 use crate::ids::{ClientId, PoolIdx};
-use crate::proto::{Protocol, redis};
+use crate::proto::{Protocol, memcache, redis};
 
 /// Clients that are gone and may stay on a list of those who wait, beside as many as there are.
 pub(super) const DEAD_WAITERS_MAX: usize = 1024;
-
-/// How a client's connection ended, for the statistics.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
-    Eof,
-    Err,
-}
 
 impl Engine {
     pub(super) fn accept(&mut self, pool_idx: PoolIdx) -> Result<ClientId, Refused> {
@@ -50,8 +45,8 @@ impl Engine {
     }
 
     /// The shell lost the client.
-    pub(super) fn client_closed(&mut self, id: ClientId, is_eof: bool) {
-        self.drop_client(id, if is_eof { End::Eof } else { End::Err });
+    pub(super) fn client_closed(&mut self, id: ClientId, why: Closed) {
+        self.drop_client(id, ClientEnd::Lost(why));
     }
 
     /// The client will send no more; what it is owed still leaves.
@@ -65,7 +60,9 @@ impl Engine {
         }
         client.recv.clear(&mut self.shared.chunks);
         if client.phase == Phase::Open {
-            client.phase = Phase::Closing { eof: true };
+            client.phase = Phase::Closing {
+                end: ClientEnd::Eof,
+            };
         }
         self.close_if_settled(id);
     }
@@ -84,16 +81,6 @@ impl Engine {
         }
     }
 
-    /// Clients that waited for memory go on once there is some.
-    pub(super) fn wake_if_recovered(&mut self) {
-        if !self.shared.memory.waiting.is_empty() && self.shared.has_recovered() {
-            let waiting = core::mem::take(&mut self.shared.memory.waiting);
-            if !is_planted(Canary::MemoryWaitersForgotten) {
-                self.shared.outbox.resume.extend(waiting);
-            }
-        }
-    }
-
     /// A client is owed nothing any more: it is closed, if it is to be, or rests.
     #[inline]
     pub(super) fn settle(&mut self, id: ClientId, phase: Phase) {
@@ -108,11 +95,14 @@ impl Engine {
         let Some(client) = self.clients.roster.get(id) else {
             return;
         };
-        let Phase::Closing { eof } = client.phase else {
+        let Phase::Closing { end } = client.phase else {
             return;
         };
         if client.is_settled() {
-            self.drop_client(id, if eof { End::Eof } else { End::Err });
+            if !end.is_told_early() {
+                self.tell_end(id, end);
+            }
+            self.drop_client(id, end);
             self.shared
                 .outbox
                 .urgent
@@ -121,36 +111,15 @@ impl Engine {
     }
 
     /// Closes a client that cannot be given what it is owed.
-    pub(super) fn close_doomed(&mut self, id: ClientId, doom: Doom) {
-        if doom == Doom::Memory && !self.shared.is_exhausted() {
-            return;
-        }
+    pub(super) fn close_doomed(&mut self, id: ClientId, end: ClientEnd) {
         if self.clients.roster.contains(id) {
-            self.drop_client(id, End::Err);
-            self.shared.outbox.notice(match doom {
-                Doom::Limit | Doom::Memory => Notice::ClientOutputLimit(id),
-                Doom::BrokenReply => Notice::ClientReplyBroken(id),
-            });
-            self.shared
-                .outbox
-                .urgent
-                .push_back(Action::Close(id.into()));
+            self.close_client(id, end);
         }
-    }
-
-    /// Closes a client that was silent for too long.
-    pub(super) fn close_idle(&mut self, id: ClientId) {
-        self.drop_client(id, End::Err);
-        self.shared.outbox.notice(Notice::ClientIdle(id));
-        self.shared
-            .outbox
-            .urgent
-            .push_back(Action::Close(id.into()));
     }
 
     /// Forgets a client. Its requests stay where they are: they are executed and their responses
     /// discarded.
-    pub(super) fn drop_client(&mut self, id: ClientId, end: End) {
+    pub(super) fn drop_client(&mut self, id: ClientId, end: ClientEnd) {
         let Some(seat) = self.clients.roster.remove(id) else {
             return;
         };
@@ -161,14 +130,16 @@ impl Engine {
         let pool = &mut self.pools[pool_idx.index()];
         self.client_counts.give(pool_idx);
         pool.counters.client_connections.sub(1);
-        match end {
-            End::Eof => pool.counters.client_eof.add(1),
-            End::Err => pool.counters.client_err.add(1),
+        if end.is_error() {
+            pool.counters.client_err.add(1);
+        } else {
+            pool.counters.client_eof.add(1);
         }
         self.shared.counters.curr_connections.sub(1);
         self.forget_dead_alarms();
-        if let Seat::Working(client) = seat {
-            self.forget_work(client);
+        match seat {
+            Seat::Resting(client) => self.shared.chunks.ledger.free(client.held()),
+            Seat::Working(client) => self.forget_work(client),
         }
     }
 
@@ -203,9 +174,11 @@ impl Engine {
                 conn.stalled.retain(|&id| clients.contains(id));
             }
         }
-        let waiting = &mut self.shared.memory.waiting;
-        if waiting.len() > most {
-            waiting.retain(|&id| clients.contains(id));
+        let memory = &mut self.shared.memory;
+        for waiting in [&mut memory.waiting, &mut memory.pressed] {
+            if waiting.len() > most {
+                waiting.retain(|waiter| clients.contains(waiter.id));
+            }
         }
     }
 
@@ -217,7 +190,9 @@ impl Engine {
             };
             if client.pause == Pause::No {
                 if client.phase == Phase::Open {
-                    client.phase = Phase::Closing { eof: true };
+                    client.phase = Phase::Closing {
+                        end: ClientEnd::Drained,
+                    };
                 }
             } else {
                 // What it had sent before the drain is served first.
@@ -231,6 +206,6 @@ impl Engine {
 const fn too_many(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Redis => redis::own::TOO_MANY_CLIENTS,
-        Protocol::Memcache => b"ERROR Too many open connections\r\n",
+        Protocol::Memcache => memcache::own::TOO_MANY_CLIENTS,
     }
 }

@@ -28,6 +28,7 @@
 mod action;
 mod client;
 mod client_counts;
+mod client_end;
 mod clients;
 mod closed;
 mod deadlines;
@@ -44,6 +45,7 @@ mod lifecycle;
 mod memory;
 mod order;
 mod parse;
+mod patience;
 mod pool;
 mod refusal;
 mod respond;
@@ -64,7 +66,9 @@ use alloc::vec::Vec;
 
 pub use action::{Action, Notice};
 pub use client_counts::ClientCounts;
+pub use client_end::{ClientEnd, Weight};
 pub use closed::Closed;
+pub use memory::Others;
 
 use crate::config::Config;
 use crate::counters::Counters;
@@ -193,7 +197,7 @@ impl Engine {
     pub fn handle_closed(&mut self, conn: ConnId, why: Closed, now: Micros) {
         self.shared.now = now;
         match conn {
-            ConnId::Client(id) => self.client_closed(id, why == Closed::Eof),
+            ConnId::Client(id) => self.client_closed(id, why),
             ConnId::Server(id) => self.fail_conn(id, why, None),
         }
     }
@@ -276,8 +280,10 @@ impl Engine {
             if let Some(action) = self.shared.outbox.urgent.pop_front() {
                 return Some(action);
             }
-            if let Some((id, doom)) = self.shared.outbox.doomed.pop() {
-                self.close_doomed(id, doom);
+            if let Some((id, end)) = self.shared.outbox.doomed.pop() {
+                self.close_doomed(id, end);
+            } else if core::mem::take(&mut self.shared.outbox.is_exhausted) {
+                self.close_for_limit();
             } else if let Some(id) = self.shared.outbox.resume.pop_front() {
                 self.resume(id);
             } else if let Some(id) = self.shared.outbox.dirty_servers.pop_front() {
@@ -371,6 +377,13 @@ impl Engine {
         self.shared.chunks.held()
     }
 
+    /// Bytes of memory that the buffers and queues of all connections take, measured one by one; for tests.
+    #[must_use]
+    pub fn footprint(&self) -> u64 {
+        let conns = self.upstream.conns.iter();
+        self.clients.footprint() + conns.map(|(_, conn)| conn.footprint()).sum::<u64>()
+    }
+
     /// Panics if the engine contradicts itself; for tests, after every step.
     pub fn check_invariants(&self) {
         self.clients.check_invariants();
@@ -388,9 +401,11 @@ impl Engine {
             let works = roster.get(id).is_some();
             assert!(works || !roster.contains(id), "who is owed something works");
         }
-        for waiting in stalled.chain([&self.shared.memory.waiting]) {
+        let memory = &self.shared.memory;
+        let lists = [memory.waiting.len(), memory.pressed.len()];
+        for waiting in stalled.map(Vec::len).chain(lists) {
             let most = 2 * self.clients.roster.len() + lifecycle::DEAD_WAITERS_MAX;
-            assert!(waiting.len() <= most + 1, "who waits is there");
+            assert!(waiting <= most + 1, "who waits is there");
         }
     }
 }

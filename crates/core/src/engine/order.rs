@@ -32,12 +32,21 @@ const _: () = assert!(size_of::<Pending>() <= REQUEST_HELD_LEN);
 pub(crate) enum Pending {
     /// A server has it.
     Waiting,
-    /// Its response is larger than one read and comes before its turn.
-    Partial(Vec<u8>),
-    /// Its response is larger than one read and is passing through to the client.
+    /// Its response comes in pieces, and before its turn or, if it is not long, in its turn.
+    Partial {
+        /// What has come of it.
+        held: Vec<u8>,
+        /// It will be passed on piece by piece when its turn comes.
+        is_long: bool,
+        /// As [`Self::Brittle`].
+        is_brittle: bool,
+    },
+    /// Its response is long, comes in pieces and is passing through to the client.
     Streaming {
         /// How much of it has been queued so far.
         queued: u64,
+        /// As [`Self::Brittle`].
+        is_brittle: bool,
     },
     /// A server has it, and the client wants no response.
     Muted,
@@ -170,6 +179,18 @@ impl Order {
         is_waiting
     }
 
+    /// Whether an error of ours in place of the response to the request `seq`, which must be in flight, ends the
+    /// connection.
+    pub(crate) fn is_brittle(&self, seq: u32) -> bool {
+        match self.pending(seq) {
+            Pending::Brittle => true,
+            Pending::Partial { is_brittle, .. } | Pending::Streaming { is_brittle, .. } => {
+                *is_brittle
+            }
+            _ => false,
+        }
+    }
+
     /// The parts of the request `seq`, of which a fragment is in flight.
     #[inline]
     pub(crate) fn split(&self, seq: u32) -> SplitId {
@@ -200,19 +221,54 @@ impl Order {
         self.push(pending, pool);
     }
 
-    /// More of the response to `seq`, which is not yet at the head; it goes on.
-    pub(crate) fn respond_more_early(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) {
+    /// More of the response to `seq`, which goes on, and is not yet at the head or not long: keeps it.
+    pub(crate) fn hold(&mut self, seq: u32, bytes: &[u8], is_now_long: bool, pool: &mut ChunkPool) {
         pool.ledger.charge(bytes.len());
         self.early_len += to_u64(bytes.len());
         match self.pending_mut(seq) {
-            Pending::Partial(held) => held.extend_from_slice(bytes),
-            pending => *pending = Pending::Partial(bytes.to_vec()),
+            Pending::Partial { held, is_long, .. } => {
+                held.extend_from_slice(bytes);
+                *is_long = is_now_long;
+            }
+            pending => {
+                *pending = Pending::Partial {
+                    held: bytes.to_vec(),
+                    is_long: is_now_long,
+                    is_brittle: matches!(pending, Pending::Brittle),
+                };
+            }
+        }
+    }
+
+    /// The response to the head begins to leave, with what is held of it.
+    #[inline(never)]
+    pub(crate) fn stream(&mut self, out: &mut SendQueue, pool: &mut ChunkPool) {
+        let is_brittle = self.is_brittle(self.head_seq);
+        let head = self.pending_mut(self.head_seq);
+        if matches!(head, Pending::Streaming { .. }) {
+            return;
+        }
+        let begun = Pending::Streaming {
+            queued: 0,
+            is_brittle,
+        };
+        if let Pending::Partial { held, .. } = mem::replace(head, begun) {
+            self.take_early(held.len(), pool);
+            self.count_streamed(to_u64(held.len()));
+            out.push(held, pool);
+        }
+    }
+
+    /// So many bytes more of the head's response, which streams, have been queued.
+    pub(crate) fn count_streamed(&mut self, len: u64) {
+        if let Pending::Streaming { queued, .. } = self.pending_mut(self.head_seq) {
+            *queued += len;
         }
     }
 
     /// The response to `seq`, which is not yet at the head, ends with `bytes`.
     pub(crate) fn respond_early(&mut self, seq: u32, bytes: &[u8], pool: &mut ChunkPool) {
-        let answered = if let Pending::Partial(held) = self.pending_mut(seq) {
+        let answered = if let Pending::Partial { held, .. } = self.pending_mut(seq) {
             let mut held = mem::take(held);
             held.extend_from_slice(bytes);
             pool.ledger.charge(bytes.len());
@@ -264,10 +320,11 @@ impl Order {
 
     /// Drops what was held of the response to `seq`, which failed.
     pub(crate) fn forget_partial(&mut self, seq: u32, pool: &mut ChunkPool) {
-        if !matches!(self.pending(seq), Pending::Partial(_)) {
+        if !matches!(self.pending(seq), Pending::Partial { .. }) {
             return;
         }
-        if let Pending::Partial(held) = mem::replace(self.pending_mut(seq), Pending::Waiting) {
+        let pending = mem::replace(self.pending_mut(seq), Pending::Waiting);
+        if let Pending::Partial { held, .. } = pending {
             self.take_early(held.len(), pool);
         }
     }
@@ -370,13 +427,10 @@ impl Order {
                 | Pending::Brittle
                 | Pending::Streaming { .. }
                 | Pending::Split(_) => break,
-                Pending::Partial(held) => {
-                    let held = mem::take(held);
-                    *head = Pending::Streaming {
-                        queued: to_u64(held.len()),
-                    };
-                    self.take_early(held.len(), pool);
-                    out.push(held, pool);
+                &mut Pending::Partial { is_long, .. } => {
+                    if is_long {
+                        self.stream(out, pool);
+                    }
                     break;
                 }
                 Pending::Ready(bytes) => {
@@ -445,6 +499,16 @@ impl Order {
         self.early_len + to_u64(self.parked_dead + to_usize(self.in_flight) * REQUEST_HELD_LEN)
     }
 
+    /// Bytes of memory it takes.
+    pub(crate) fn footprint(&self) -> u64 {
+        let own = self.entries.iter().map(|pending| match pending {
+            Pending::Ready(bytes) | Pending::Partial { held: bytes, .. } => bytes.capacity(),
+            _ => 0,
+        });
+        let entries = self.entries.capacity() * size_of::<Pending>();
+        to_u64(own.sum::<usize>() + entries + self.parked.capacity())
+    }
+
     /// Panics if the queue contradicts itself.
     pub(crate) fn check_invariants(&self) {
         // One pass: the simulation does this after every tick.
@@ -462,7 +526,12 @@ impl Order {
                     parked += 1;
                     live += to_usize(*len);
                 }
-                Pending::Ready(bytes) | Pending::Partial(bytes) => early += bytes.len(),
+                Pending::Partial { held, is_long, .. } => {
+                    early += held.len();
+                    assert!(i > 0 || !is_long, "what is long passes through");
+                    continue;
+                }
+                Pending::Ready(bytes) => early += bytes.len(),
             }
             assert!(i > 0, "what is due has left");
         }

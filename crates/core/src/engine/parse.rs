@@ -3,18 +3,18 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::action::{Doom, Notice};
 use super::client::{Pause, Phase};
+use super::client_end::ClientEnd;
 use super::clients::answered;
 use super::forward::{Frame, Stalled};
+use super::memory::Waiter;
 use super::{Action, Engine};
 use crate::buf::Segment;
 use crate::canary::{Canary, is_planted};
 use crate::ids::ClientId;
 use crate::limits::BLOCK_MOVE_MIN;
 use crate::num::to_usize;
-use crate::proto::redis::inline;
-use crate::proto::{Invalid, Parse, RequestLimits, RequestParser, Route, Then};
+use crate::proto::{self, Invalid, Parse, RequestLimits, RequestParser, Route, Then};
 
 impl Engine {
     /// `len` bytes of a client came into the space lent for them.
@@ -31,7 +31,7 @@ impl Engine {
                 return;
             }
             let bytes = client.recv.take(&mut self.shared.chunks);
-            self.parse_kept(id, bytes);
+            self.parse_kept(id, bytes, false);
         } else {
             let kept = client.recv.len();
             self.scratch[..kept].copy_from_slice(client.recv.filled());
@@ -48,7 +48,7 @@ impl Engine {
             return;
         };
         if client.recv.len() > before && self.shared.is_exhausted() {
-            self.shared.outbox.doomed.push((id, Doom::Memory));
+            self.shared.outbox.is_exhausted = true;
         }
         if client.is_settled() {
             let phase = client.phase;
@@ -85,19 +85,45 @@ impl Engine {
         self.scratch = scratch;
     }
 
+    /// Whether a client must wait before it begins another request, because memory is short, or because it
+    /// is under pressure and many of the client's replies are unread.
+    #[cold]
+    fn must_wait(&mut self, id: ClientId) -> bool {
+        let client = self.clients.roster.found_mut(id);
+        let timeout = self.pools[client.pool.index()].config.timeout;
+        let waiter = Waiter::new(id, self.shared.now, timeout);
+        if self.shared.is_short() {
+            client.pause = Pause::Memory;
+            self.shared.wait_for_memory(waiter);
+        } else if client.output_len() > self.shared.many_unread() {
+            client.pause = Pause::Output;
+            self.shared.wait_pressed(waiter);
+        } else {
+            return false;
+        }
+        true
+    }
+
     /// Whether a client may begin another request at once.
     fn may_begin(&self, id: ClientId) -> bool {
         let client = self.clients.roster.get(id);
-        client.is_some_and(|client| client.room() > 0) && !self.shared.is_short()
+        client.is_some_and(|client| client.room() > 0) && !self.shared.is_pressed()
     }
 
-    /// Parses bytes that the client has kept; what is not parsed is kept again.
-    fn parse_kept(&mut self, id: ClientId, bytes: Vec<u8>) {
-        let Some(segment) = self.parse_whole(id, bytes.into()) else {
-            return;
+    /// Parses bytes that the client has kept; what is not parsed is kept again. `is_fresh` as in
+    /// [`Self::parse`].
+    fn parse_kept(&mut self, id: ClientId, bytes: Vec<u8>, is_fresh: bool) {
+        let client = self.clients.roster.get(id);
+        let is_fresh = is_fresh || client.is_some_and(|client| client.is_overdue);
+        let bytes = if is_fresh && !self.may_begin(id) {
+            bytes
+        } else {
+            match self.parse_whole(id, bytes.into()) {
+                None => return,
+                Some(segment) => segment.into_bytes(),
+            }
         };
-        let bytes = segment.into_bytes();
-        let parsed = self.parse(id, &bytes, false);
+        let parsed = self.parse(id, &bytes, is_fresh);
         if let Some(client) = self.clients.roster.get_mut(id) {
             client.recv.restore(bytes, parsed, &mut self.shared.chunks);
         }
@@ -149,13 +175,17 @@ impl Engine {
                 return at;
             }
             if client.room() == 0 {
-                client.pause = Pause::Own;
+                client.pause_for_room();
                 return at;
             }
-            if may_begin_only && self.shared.is_short() {
-                client.pause = Pause::Memory;
-                self.shared.wait_for_memory(id);
-                return at;
+            if may_begin_only && self.shared.is_pressed() {
+                if client.is_overdue && self.shared.is_short() {
+                    at += self.refuse_one_overdue(id, &bytes[at..]);
+                    continue;
+                }
+                if self.must_wait(id) {
+                    return at;
+                }
             }
             may_begin_only = true;
             let Some(parse) = self.forward_run(id, bytes, &mut at) else {
@@ -197,17 +227,17 @@ impl Engine {
         at
     }
 
-    /// Rewrites an inline command and serves it. Returns false if the client must wait with it.
+    /// Rewrites a line and serves it. Returns false if the client must wait with it.
     fn parse_inline(&mut self, id: ClientId, line: &[u8]) -> bool {
-        let mut array = Vec::new();
-        if let Err(invalid) = inline::to_array(line, &mut array) {
-            self.refuse_request(id, Invalid::Redis(invalid), line, Then::Close);
-            return true;
-        }
         let Some(client) = self.clients.roster.get_mut(id) else {
             return true;
         };
         let protocol = self.pools[client.pool.index()].config.protocol;
+        let mut array = Vec::new();
+        if let Err(invalid) = proto::compose(protocol, line, &mut array) {
+            self.refuse_request(id, invalid, line, Then::Close);
+            return true;
+        }
         // As in redis, the small limits before AUTH are those of arrays.
         let limits = RequestLimits {
             unauthenticated: false,
@@ -220,17 +250,27 @@ impl Engine {
                 self.refuse_request(id, invalid, &array[..len], then);
                 true
             }
-            other => unreachable!("a rewritten line is a whole array: {other:?}"),
+            other => unreachable!("a rewritten line is a whole request: {other:?}"),
         }
     }
 
     /// Answers a bad request.
-    fn refuse_request(&mut self, id: ClientId, invalid: Invalid, frame: &[u8], then: Then) {
+    pub(super) fn refuse_request(
+        &mut self,
+        id: ClientId,
+        invalid: Invalid,
+        frame: &[u8],
+        then: Then,
+    ) {
         let mut reply = mem::take(&mut self.shared.reply);
         match (invalid, self.clients.roster.get_mut(id)) {
-            (Invalid::Redis(invalid), Some(client)) if client.session.is_in_transaction() => {
-                client.session.spoil();
-                invalid.write_in_transaction(frame, &mut reply);
+            (Invalid::Redis(invalid), Some(client)) => {
+                client.session.refused(invalid, frame);
+                if client.session.is_in_transaction() {
+                    invalid.write_in_transaction(frame, &mut reply);
+                } else {
+                    invalid.write(frame, &mut reply);
+                }
             }
             _ => invalid.write(frame, &mut reply),
         }
@@ -241,9 +281,11 @@ impl Engine {
         self.shared.reply = reply;
         self.served(id);
         if then == Then::Close {
-            self.shared.outbox.notice(Notice::ClientInvalid(id));
+            self.tell_end(id, ClientEnd::Invalid);
             if let Some(client) = self.clients.roster.get_mut(id) {
-                client.phase = Phase::Closing { eof: false };
+                client.phase = Phase::Closing {
+                    end: ClientEnd::Invalid,
+                };
             }
         }
     }
@@ -269,19 +311,28 @@ impl Engine {
         if client.pause == Pause::Own && !client.has_drained() {
             return;
         }
-        client.pause = Pause::No;
+        if client.pause == Pause::Output {
+            let pressed = &mut self.shared.memory.pressed;
+            pressed.retain(|waiter| waiter.id != id);
+        }
+        // What waited for room waited before it was looked at whether there is memory for it.
+        let is_fresh = client.pause == Pause::Own;
+        client.go_on();
         let before = client.recv.len();
         if !client.recv.is_empty() {
             let bytes = client.recv.take(&mut self.shared.chunks);
-            self.parse_kept(id, bytes);
+            self.parse_kept(id, bytes, is_fresh);
         }
         let Some(client) = self.clients.roster.get_mut(id) else {
             return;
         };
+        client.is_overdue = false;
         if client.pause == Pause::No {
             if client.eof_read {
                 client.recv.clear(&mut self.shared.chunks);
-                client.phase = Phase::Closing { eof: true };
+                client.phase = Phase::Closing {
+                    end: ClientEnd::Eof,
+                };
             } else if mem::take(&mut client.read_refused) && !is_planted(Canary::ResumeReadLost) {
                 self.shared
                     .outbox

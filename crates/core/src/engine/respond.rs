@@ -155,8 +155,11 @@ impl Reader<'_> {
                 }
                 ResponseStep::More(len) => {
                     if len > 0 {
-                        self.clients.answer_more(origin, &rest[..len], shared);
-                        self.conn.response_len += to_u64(len);
+                        let begun = self.conn.response_len + to_u64(len);
+                        let least_len = begun.saturating_add(self.conn.parser.least_rest());
+                        let part = &rest[..len];
+                        self.clients.answer_more(origin, part, least_len, shared);
+                        self.conn.response_len = begun;
                     }
                     outcome.parsed += len;
                     return outcome;

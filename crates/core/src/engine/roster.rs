@@ -172,6 +172,15 @@ impl Roster {
         })
     }
 
+    /// Bytes held for those that rest.
+    pub(crate) fn held_at_rest(&self) -> u64 {
+        let resting = self.seats.iter().map(|(_, seat)| match seat {
+            Seat::Working(_) => 0,
+            Seat::Resting(client) => client.held(),
+        });
+        to_u64(resting.sum())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.seats.len()
     }

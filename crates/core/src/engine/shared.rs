@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 use super::action::Outbox;
 use super::deadlines::Deadlines;
 use super::gather::Gather;
+use super::memory::{Others, Waiter};
 use crate::buf::ChunkPool;
 use crate::counters::Counters;
-use crate::ids::ClientId;
-use crate::limits::MEMORY_LIMIT_SOFT_PERCENT;
+use crate::limits::{CLIENT_OUTPUT_SOFT, MEMORY_LIMIT_SOFT_PERCENT};
 use crate::time::Micros;
 
 #[derive(Debug)]
@@ -54,9 +54,36 @@ impl Shared {
 
 /// What is held, against the limits.
 impl Shared {
+    /// Bytes held, by all engines of the process.
     #[inline]
     const fn held(&self) -> u64 {
-        self.chunks.held()
+        self.chunks.held() + self.memory.others.held
+    }
+
+    /// Whether so much is held here that it may be what clients of other engines wait for.
+    #[inline]
+    pub(crate) const fn holds_much(&self) -> bool {
+        self.chunks.held() > self.memory.hard / 16
+    }
+
+    /// Whether clients with many unread replies begin no request.
+    #[inline]
+    pub(crate) const fn is_pressed(&self) -> bool {
+        self.held() > self.memory.hard / 2
+    }
+
+    /// Whether those clients may go on: with a margin, as in [`Self::has_recovered`].
+    pub(crate) const fn has_eased(&self) -> bool {
+        self.held() <= self.memory.hard / 16 * 7
+    }
+
+    /// How many unread bytes are many, under pressure: a sixteenth of the limit, and the less the nearer the
+    /// soft limit is, so that the largest wait first.
+    pub(crate) fn many_unread(&self) -> u64 {
+        let (half, most) = (self.memory.hard / 2, self.memory.hard / 16);
+        let step = self.memory.soft.saturating_sub(half) / 16 + 1;
+        let steps = (self.held().saturating_sub(half) / step).min(16);
+        (most / 16 * (16 - steps)).max(CLIENT_OUTPUT_SOFT)
     }
 
     #[inline]
@@ -75,6 +102,12 @@ impl Shared {
         self.held() > self.memory.hard
     }
 
+    /// Whether `len` bytes more fit into the limit.
+    #[inline]
+    pub(crate) const fn has_room_for(&self, len: u64) -> bool {
+        self.held().saturating_add(len) <= self.memory.hard
+    }
+
     /// Whether those who wait may go on: with a margin, so that they do not all stop again at once.
     pub(crate) const fn has_recovered(&self) -> bool {
         self.held() <= self.memory.soft / 8 * 7
@@ -84,16 +117,21 @@ impl Shared {
 /// The bounds of what is held in all buffers, see [`crate::buf::Ledger`], and who waits for them.
 ///
 /// Above the soft limit no client may *begin* a request; those in the middle of one go on, because
-/// only complete requests can ever leave. At the hard limit the client whose bytes came last is
-/// closed. What happens when the wait for the soft limit takes too long is in `memory`.
+/// only complete requests can ever leave. What happens when the wait for the soft limit takes too long, and
+/// at the hard limit, is in `memory`.
 #[derive(Debug)]
 pub(crate) struct Memory {
     soft: u64,
     hard: u64,
+    /// There are other engines, and what they hold.
+    pub(crate) is_shared: bool,
+    pub(crate) others: Others,
     /// Clients that wait for the soft limit.
-    pub(crate) waiting: Vec<ClientId>,
-    /// Since when somebody has been waiting, without a break.
-    pub(crate) waiting_since: Micros,
+    pub(crate) waiting: Vec<Waiter>,
+    /// Clients that wait because they have not read their replies.
+    pub(crate) pressed: Vec<Waiter>,
+    /// When holders were last closed for those who wait.
+    pub(crate) closed_at: Micros,
     /// When the next look at those who wait is armed for.
     pub(crate) alarm_at: Option<Micros>,
 }
@@ -105,8 +143,11 @@ impl Memory {
         Self {
             soft: hard / 100 * MEMORY_LIMIT_SOFT_PERCENT,
             hard,
+            is_shared: false,
+            others: Others { held: 0, due: None },
             waiting: Vec::new(),
-            waiting_since: Micros(0),
+            pressed: Vec::new(),
+            closed_at: Micros(0),
             alarm_at: None,
         }
     }

@@ -98,20 +98,22 @@ impl Splits {
         split.len
     }
 
-    /// A whole response, or the rest of one; `marks` as in [`FragmentResponse`].
+    /// A whole response, or the rest of one; `marks` as in [`FragmentResponse`]. Returns how many bytes of
+    /// responses the split has now.
     pub(crate) fn finish(
         &mut self,
         id: SplitId,
         fragment: FragmentIdx,
         (bytes, marks): (&[u8], &[usize]),
         pool: &mut ChunkPool,
-    ) {
-        self.extend(id, fragment, bytes, pool);
+    ) -> usize {
+        let len = self.extend(id, fragment, bytes, pool);
         let split = self.live_mut(id);
         let fragment = &mut split.fragments[usize::from(fragment.0)];
         fragment.marks.extend_from_slice(marks);
         split.held += size_of_val(marks);
         pool.ledger.charge(size_of_val(marks));
+        len
     }
 
     /// A fragment's response failed: what had come of it is replaced.
@@ -143,6 +145,11 @@ impl Splits {
             .checked_sub(1)
             .expect("each fragment finishes once");
         split.missing == 0
+    }
+
+    /// Bytes of the responses of a split, which are about as many as those of the one that they become.
+    pub(crate) fn len_of(&self, id: SplitId) -> u64 {
+        to_u64(self.splits[to_usize(id.0)].len)
     }
 
     /// Appends the one response and frees the split.
@@ -180,6 +187,20 @@ impl Splits {
     /// Bytes held by one split in flight.
     pub(crate) fn held_by(&self, id: SplitId) -> u64 {
         to_u64(self.splits[to_usize(id.0)].held)
+    }
+
+    /// Bytes of memory that the splits in flight take.
+    pub(crate) fn footprint(&self) -> u64 {
+        let live = self.splits.iter().filter(|split| split.live);
+        let footprint = |split: &Split| {
+            let fragments = split.fragments.iter().map(|fragment| {
+                fragment.bytes.capacity() + fragment.marks.capacity() * size_of::<usize>()
+            });
+            fragments.sum::<usize>()
+                + split.fragments.capacity() * size_of::<FragmentResponse>()
+                + split.runs.capacity() * size_of::<Run>()
+        };
+        to_u64(live.map(footprint).sum())
     }
 
     /// How many splits are in flight.

@@ -48,8 +48,8 @@ impl Span {
 pub enum Parse {
     /// A whole request: the first [`Request::len`] bytes. The parser is ready for the next one.
     Complete(Request),
-    /// A whole inline command (redis only): the first `len` bytes, line end included. The engine
-    /// rewrites it with [`redis::inline::to_array`] and parses the result.
+    /// A whole line that is not sent as it stands: the first `len` bytes, line end included. The engine
+    /// rewrites it with [`compose`] and parses the result.
     Inline {
         /// Bytes of the line, `LF` included.
         len: usize,
@@ -105,7 +105,7 @@ pub struct Request {
 pub enum Route {
     /// Unchanged to the owner of this key.
     Key(Span),
-    /// Two or more keys. With a merge the request is split by server; without one all keys must
+    /// Several keys. With a merge the request is split by server; without one all keys must
     /// live on one server, which gets the request unchanged. The keys come from `parts` of the
     /// protocol's `split` module.
     Keys(Option<Merge>),
@@ -310,6 +310,15 @@ impl ResponseParser {
         }
     }
 
+    /// Bytes that the response has at least behind those that were consumed; 0 if it has not begun.
+    #[must_use]
+    pub const fn least_rest(&self) -> u64 {
+        match self {
+            Self::Redis(parser) => parser.least_rest(),
+            Self::Memcache(parser) => parser.least_rest(),
+        }
+    }
+
     /// As [`Self::step`] for the answer to a fragment, of which nothing has been consumed yet. If it is
     /// whole and ordinary, `marks` is what [`FragmentResponse::marks`] wants, else it is empty.
     pub fn step_marking(&mut self, bytes: &[u8], marks: &mut Vec<usize>) -> ResponseStep {
@@ -349,6 +358,9 @@ pub enum Invalid {
 }
 
 impl Invalid {
+    /// The keys of a request would need more fragments than there may be. Only memcached requests are cut.
+    pub const TOO_MANY_FRAGMENTS: Self = Self::Memcache(memcache::Invalid::LineTooLong);
+
     /// Appends the reply, line end included. `frame` is the `len` bytes that [`Parse::Invalid`] named.
     pub fn write(self, frame: &[u8], out: &mut Vec<u8>) {
         match self {
@@ -358,15 +370,27 @@ impl Invalid {
     }
 }
 
+/// Appends the request that is sent for the line of a [`Parse::Inline`]: in redis the array of an inline
+/// command, in memcached the same line without what versions of it read differently.
+///
+/// # Errors
+///
+/// What is wrong with the line; the client is to be closed.
+pub fn compose(protocol: Protocol, line: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
+    match protocol {
+        Protocol::Redis => redis::inline::to_array(line, out).map_err(Invalid::Redis),
+        Protocol::Memcache => {
+            memcache::request::compose(line, out);
+            Ok(())
+        }
+    }
+}
+
 /// Appends a failure of the proxy or of a server: `-ERR text` or `SERVER_ERROR text`, with line end.
 pub fn write_error(protocol: Protocol, text: &str, out: &mut Vec<u8>) {
     match protocol {
         Protocol::Redis => redis::own::write_error(text, out),
-        Protocol::Memcache => {
-            out.extend_from_slice(b"SERVER_ERROR ");
-            out.extend_from_slice(text.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+        Protocol::Memcache => memcache::own::write_error(text, out),
     }
 }
 
@@ -386,8 +410,9 @@ pub fn is_error(protocol: Protocol, response: &[u8]) -> bool {
     }
 }
 
-/// Appends what a server answers that has none of the `key_count` keys of a plain read (redis GET and
-/// MGET, memcached get and gets). Returns false, and appends nothing, for any other request.
+/// Appends what a server answers that has none of the `key_count` keys of a request: in redis of a plain
+/// read (GET and MGET), in memcached of any command with keys. Returns false, and appends nothing, for
+/// any other request.
 pub fn write_miss(
     protocol: Protocol,
     request: &Request,
@@ -396,7 +421,7 @@ pub fn write_miss(
 ) -> bool {
     match protocol {
         Protocol::Redis => redis::split::write_miss(request, key_count, out),
-        Protocol::Memcache => memcache::split::write_miss(request, out),
+        Protocol::Memcache => memcache::own::write_miss(request, out),
     }
 }
 
@@ -428,6 +453,16 @@ pub fn fragment_head(
     match protocol {
         Protocol::Redis => redis::split::fragment_head(request, part_count, out),
         Protocol::Memcache => memcache::split::fragment_head(frame, request, out),
+    }
+}
+
+/// Longest fragment that one server may be sent of a request, in bytes. If the keys of a server do not fit,
+/// they are cut into several fragments.
+#[must_use]
+pub fn fragment_len_max(protocol: Protocol, request: &Request) -> usize {
+    match protocol {
+        Protocol::Redis => usize::MAX,
+        Protocol::Memcache => memcache::split::fragment_len_max(request),
     }
 }
 

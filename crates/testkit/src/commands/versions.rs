@@ -1,4 +1,4 @@
-//! What later memcached servers say and read otherwise than 1.6.18, whose words the proxy speaks.
+//! Differences of later memcached servers from 1.6.18, whose words the proxy speaks.
 
 use crate::wire::Wire;
 
@@ -22,15 +22,15 @@ const TOO_SHORT: [(&str, usize, &[u8]); 14] = [
     ("set", 4, b"ERROR\r\n"),
     ("verbosity", 1, b"ERROR\r\n"),
 ];
-/// What later servers say to all of these.
+/// The one answer of later servers to all of these.
 const LATER_SAYS: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
 
 /// The manner of one server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Manner {
-    /// As 1.6.18, or no memcached.
+    /// The words of 1.6.18, or no memcached.
     Reference,
-    /// As 1.6.45.
+    /// The words of 1.6.45.
     Later,
 }
 
@@ -68,7 +68,7 @@ impl Manner {
             }
     }
 
-    /// What 1.6.18 says to `line` where this server said `said`.
+    /// The answer of 1.6.18 to `line` where this server said `said`.
     #[must_use]
     pub fn in_words_of_reference(self, line: &str, said: Vec<u8>) -> Vec<u8> {
         let mut words = line.split_ascii_whitespace();

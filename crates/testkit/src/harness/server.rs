@@ -14,7 +14,7 @@ pub enum ServerKind {
     Redis,
     /// `memcached`, or what `MEMCACHED_SERVER` names.
     Memcached,
-    /// What `VALKEY_SERVER` names; the `need_valkey` of `scripts/lib.sh` sets it.
+    /// `valkey-server`, or what `VALKEY_SERVER` names; the `need_valkey` of `scripts/lib.sh` sets it.
     Valkey,
 }
 

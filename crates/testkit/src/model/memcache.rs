@@ -1,4 +1,4 @@
-//! The memcached text protocol as memcached 1.6 speaks it (checked against 1.6.18), and a store.
+//! The memcached text protocol as memcached 1.6 speaks it (checked against 1.6.18 to 1.6.45), and a store.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::{Measure, line};
 /// Bytes of a key.
 const KEY_MAX: usize = 250;
 /// Bytes of a line that is certainly short enough.
-const LINE_SAFE: usize = 1024;
+const LINE_SAFE: usize = 1000;
 
 /// The meaning of the front of a client's bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,8 +51,14 @@ const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 /// Reads the first request.
 #[must_use]
 pub fn request(bytes: &[u8]) -> Frame {
-    // The binary protocol: who serves it not may say so at any byte.
-    if bytes.first() == Some(&0x80) {
+    // The binary protocol, or blanks that may be dropped as they come.
+    if bytes.is_empty() {
+        return Frame::Unfinished;
+    }
+    if matches!(bytes.trim_ascii_start().first(), None | Some(0x80)) && !bytes.contains(&b'\n') {
+        return Frame::Unpinned;
+    }
+    if bytes.iter().find(|byte| **byte != b' ') == Some(&0x80) {
         return Frame::Unpinned;
     }
     let Some((mut text, len)) = line(bytes, b"\n") else {
@@ -122,12 +128,15 @@ const KNOWN: [&[u8]; 22] = [
 fn retrieval(words: Vec<Vec<u8>>, before: usize, len: usize) -> Frame {
     let keys = words.get(before..).unwrap_or_default();
     if keys.is_empty() {
-        // `gat 0` without a key is answered with END by memcached, which nobody relies on.
+        // With an expiry time alone memcached looks at that first, or at the number of words.
         return if before == 1 || words.len() == 1 {
             Frame::Refused { reply: ERROR, len }
         } else {
             Frame::Unpinned
         };
+    }
+    if before == 2 && words[1].len() > 10 {
+        return Frame::Unpinned;
     }
     if before == 2 && signed(&words[1]).is_none() {
         return Frame::Refused {
@@ -168,7 +177,14 @@ fn keyed(words: Vec<Vec<u8>>, arity: usize, len: usize) -> Frame {
             }
         };
     }
+    if words.len() == 2 && words[1] == b"noreply" {
+        return Frame::Refused {
+            reply: BAD_FORMAT,
+            len,
+        };
+    }
     let complaint = match words[0].as_slice() {
+        b"touch" | b"incr" | b"decr" if words[2].len() > 10 => Some(BAD_FORMAT),
         b"touch" if signed(&words[2]).is_none() => Some(BAD_EXPTIME),
         b"incr" | b"decr" if unsigned(&words[2]).is_none() => Some(BAD_DELTA),
         _ => None,
@@ -192,7 +208,8 @@ fn storage(bytes: &[u8], words: Vec<Vec<u8>>, arity: usize, line_len: usize) -> 
         return Frame::Unpinned;
     };
     let cas_fits = arity == 5 || unsigned(&words[5]).is_some();
-    let short = count < 1 << 30 && flags < 1 << 32;
+    let digits = words[2..].iter().all(|word| word.len() <= 10);
+    let short = count < 1 << 30 && flags < 1 << 32 && digits;
     if !short || !cas_fits || !has_plain_tail(&words, arity) {
         return Frame::Unpinned;
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use twemproxy_core::config::Config;
-use twemproxy_core::engine::{ClientCounts, Engine};
+use twemproxy_core::engine::{ClientCounts, Engine, Others};
 use twemproxy_core::ids::ConnId;
 use twemproxy_core::owner::{HealthOwner, Mail, Report};
 use twemproxy_core::time::Micros;
@@ -118,9 +118,31 @@ impl World {
     /// The engine of a worker that is about to be told something.
     pub(super) fn busy(&mut self, at: usize) -> &mut Engine {
         self.is_unsettled = true;
+        let others = self.others(at);
         let worker = &mut self.workers[at];
         worker.is_busy = true;
+        if let Some(others) = others {
+            worker.engine.note_others(others, Micros(self.now));
+        }
         &mut worker.engine
+    }
+
+    /// What the other workers hold, if there are any.
+    fn others(&self, at: usize) -> Option<Others> {
+        let others = self
+            .workers
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != at);
+        others
+            .map(|(_, worker)| Others {
+                held: worker.engine.held(),
+                due: worker.engine.memory_due(),
+            })
+            .reduce(|a, b| Others {
+                held: a.held + b.held,
+                due: a.due.into_iter().chain(b.due).min(),
+            })
     }
 
     /// The next time-out of a worker, or of the owner, whose place is behind the last worker's.

@@ -29,6 +29,12 @@ pub fn set(key: &[u8], value: &[u8]) -> Vec<u8> {
     [b"set ", key, head.as_bytes(), value, b"\r\n"].concat()
 }
 
+/// A request of which the blanks in front are no part.
+fn behind_blanks(name: &str, bytes: &[u8], keys: &[&[u8]]) -> Requests {
+    let blanks = bytes.iter().take_while(|byte| **byte == b' ').count();
+    Requests::new(name, bytes, vec![request(bytes.len() - blanks, keys)])
+}
+
 fn retrieval() -> Vec<Requests> {
     let one = Requests::one;
     let long_key = [b'k'; 250];
@@ -40,7 +46,7 @@ fn retrieval() -> Vec<Requests> {
         one("a get with a bare LF", b"get a\n", &[b"a"]),
         one("a gets", b"gets a\r\n", &[b"a"]),
         one("a get of three", b"get a b a\r\n", &[b"a", b"b", b"a"]),
-        one(
+        behind_blanks(
             "a get with blanks all over",
             b"  get  a   b  \r\n",
             &[b"a", b"b"],
@@ -81,7 +87,11 @@ fn storage() -> Vec<Requests> {
         one("a cas", b"cas k 0 0 1 18446744073709551615\r\nx\r\n"),
         one("a set without reply", b"set k 0 0 1 noreply\r\nx\r\n"),
         one("a cas without reply", b"cas k 0 0 1 7 noreply\r\nx\r\n"),
-        one("blanks around a set", b" set  k  0  0  1  \r\nx\r\n"),
+        behind_blanks(
+            "blanks around a set",
+            b" set  k  0  0  1  \r\nx\r\n",
+            &[b"k"],
+        ),
         one("a set with a bare LF", b"set k 0 0 1\nx\r\n"),
     ]
 }
@@ -141,7 +151,8 @@ fn refused() -> Vec<Requests> {
         // memcached itself would read the data block as a command.
         case(&with_long_key(b"set ", b" 0 0 5\r\nquit\n\r\n"), FORMAT),
         case(b"get a\0b\r\n", FORMAT),
-        case(b"get a\x01b\r\n", FORMAT),
+        case(b"get a\rb\r\n", FORMAT),
+        case(b"delete noreply\r\n", FORMAT),
         case(b"set k 0 0 -1\r\n", FORMAT),
         case(b"set k 0 0 abc\r\n", FORMAT),
         case(b"set k x 0 3\r\nabc\r\n", FORMAT),

@@ -49,6 +49,8 @@ pub enum Shape {
     FlushAll,
     /// Anything.
     Quit,
+    /// What to list, which may be nothing.
+    Stats,
     /// Refused; anything.
     Refused,
     /// Refused; anything, memcached drops the answer if the last word is `noreply`.
@@ -75,6 +77,7 @@ impl Shape {
             | Self::GetAndTouch
             | Self::Version
             | Self::Quit
+            | Self::Stats
             | Self::Refused
             | Self::RefusedWithBlock => false,
         }
@@ -107,7 +110,10 @@ impl Shape {
             Self::Version => "the server of the key `placeholder`",
             Self::Verbosity => "every server",
             Self::FlushAll => "every server, if the pool says `allow_flush: true`",
-            Self::Quit => "the proxy: closes after the replies still due",
+            Self::Quit => "the proxy: closes after the responses still due",
+            Self::Stats => {
+                "the proxy: its own version and an empty list of anything else; `reset` and `detail` are refused"
+            }
             Self::Refused | Self::RefusedQuietly | Self::RefusedWithBlock => "refused",
         }
     }
@@ -118,8 +124,8 @@ pub const COMMANDS: &[Command] = &[
     command("get", "<key>+", Shape::Get, 1, u32::MAX),
     command("set", STORE, Shape::Store, 4, 5),
     command("gets", "<key>+", Shape::Get, 1, u32::MAX),
-    command("gat", "<exptime> <key>+", Shape::GetAndTouch, 1, u32::MAX),
-    command("gats", "<exptime> <key>+", Shape::GetAndTouch, 1, u32::MAX),
+    command("gat", "<exptime> <key>+", Shape::GetAndTouch, 2, u32::MAX),
+    command("gats", "<exptime> <key>+", Shape::GetAndTouch, 2, u32::MAX),
     command("add", STORE, Shape::Store, 4, 5),
     command("replace", STORE, Shape::Store, 4, 5),
     command("append", STORE, Shape::Store, 4, 5),
@@ -140,7 +146,7 @@ pub const COMMANDS: &[Command] = &[
     command("me", META, Shape::Refused, 0, u32::MAX),
     command("mn", "", Shape::Refused, 0, u32::MAX),
     command("bget", "<key>+", Shape::Refused, 0, u32::MAX),
-    command("stats", "...", Shape::Refused, 0, u32::MAX),
+    command("stats", "[<what>]", Shape::Stats, 0, u32::MAX),
     command("slabs", "...", Shape::RefusedQuietly, 0, u32::MAX),
     command("lru", "...", Shape::RefusedQuietly, 0, u32::MAX),
     command("lru_crawler", "...", Shape::Refused, 0, u32::MAX),
@@ -218,16 +224,18 @@ const PREAMBLE: &str = "\
 <!-- Generated from the command table; do not edit. -->
 
 What a pool without `redis: true` answers. Commands are lower case. A line ends with LF, a CR before
-it is dropped; words are separated by blanks. Where `noreply` is allowed it is the last word, and
-silences error replies as well, as in memcached.
+it is dropped; words are separated by blanks, and blanks in front of a line are dropped. Where
+`noreply` is allowed it is the last word, and silences error responses as well, as in memcached.
 
-A line is checked before it is sent, so that proxy and server can never disagree about where a
-request ends. Errors are worded as memcached 1.6 words them:
+A line is checked before it is sent, so that the proxy and any memcached from 1.4 on agree about where
+a request ends and whether it is answered. Words that have no effect are not sent. The errors
+below are the proxy's own, worded as memcached 1.6.18 words them; 1.6.40 and later word some otherwise
+(and so do these servers where an error is theirs):
 
 | what | answer |
 |---|---|
 | unknown command, wrong number of words, empty line | `ERROR` |
-| key above 250 bytes, control byte in the line, flags above 32 bits, bad expiry time, `bytes` or cas number of a storage command | `CLIENT_ERROR bad command line format` |
+| key above 250 bytes, NUL or CR in the line, bad number of a storage command or `verbosity`, storage line above 1024 bytes, `delete noreply` | `CLIENT_ERROR bad command line format` |
 | bad expiry time of `gat`, `gats`, `touch`, `flush_all` | `CLIENT_ERROR invalid exptime argument` |
 | bad number of `incr`, `decr` | `CLIENT_ERROR invalid numeric delta argument` |
 | `delete` with other words | `CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]` |
@@ -235,13 +243,21 @@ request ends. Errors are worded as memcached 1.6 words them:
 | request above the pool's `request_size_limit` | `SERVER_ERROR object too large for cache` |
 | `flush_all` without `allow_flush: true` | `CLIENT_ERROR flush_all not allowed` |
 | a command marked *refused* below | `CLIENT_ERROR 'x' is not supported by this proxy` |
-| line above 2048 bytes that is not a `get` or `gets` | `CLIENT_ERROR line too long`, then the connection closes |
-| `get` line above `request_size_limit` | `CLIENT_ERROR line too long` |
-| binary protocol (first byte 0x80) | `CLIENT_ERROR the binary protocol is not supported`, then the connection closes |
+| line above 2048 bytes that is not a `get`, `gets`, `gat` or `gats` | `CLIENT_ERROR line too long`, then the connection closes |
+| such a line above `request_size_limit`, or with keys for more than 65,535 fragments | `CLIENT_ERROR line too long` |
+| binary protocol (first byte 0x80) | a binary frame with status 0x81 (unknown command) and the request's opcode and opaque, then the connection closes |
 | unknown command whose last word begins with `HTTP/` | none, the connection closes |
 
 Except where it says so, the connection stays open. The data block that a refused storage command
-announces is dropped with it; memcached itself would read it as further commands.
+announces is dropped with it; memcached before 1.6.40 would read it as further commands.
+
+Numbers are decimal: flags, `bytes` and the level of `verbosity` have at most 10 digits and 32 bits (`bytes`
+31), cas numbers and the number of `incr` and `decr` at most 20 digits and 64 bits. Expiry times have 32
+bits and a sign; in storage commands they may have up to 18 digits, with `+` or `-`, and memcached keeps the lower
+32 bits. Keys may hold any byte but NUL, LF, CR and blank.
+
+A `get` or `gets` of several keys reaches a server in lines of at most 2048 bytes, a `gat` or `gats` of
+1024, each of which counts as a fragment and as a request.
 ";
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use super::Invalid;
 use super::commands::COMMANDS;
 use super::line::{self, Line, Refusal};
 use super::words::{DEL, low_end, short_number_after, word_end};
-use crate::limits::{MEMCACHE_KEY_LEN_MAX, MEMCACHE_LINE_LEN_MAX};
+use crate::limits::{
+    MEMCACHE_BINARY_HEADER_LEN, MEMCACHE_KEY_LEN_MAX, MEMCACHE_KEYS_MAX, MEMCACHE_LINE_LEN_MAX,
+};
 use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::{self, Merge, Noted, Parse, Part, Request, RequestLimits, Route, Span, Then};
 
@@ -117,8 +119,17 @@ impl RequestParser {
     }
 
     fn line(&mut self, bytes: &[u8], searched: usize, limits: &RequestLimits) -> Parse {
+        if bytes.first() == Some(&b' ') {
+            // memcached before 1.6.40 skips them; later versions read a line of another meaning.
+            let len = bytes.iter().take_while(|&&byte| byte == b' ').count();
+            return Parse::Skip { len };
+        }
         if bytes.first() == Some(&BINARY_MAGIC) {
-            return invalid(Invalid::Binary, 0, Then::Close);
+            let header_len = MEMCACHE_BINARY_HEADER_LEN.min(to_usize(limits.frame_len_max));
+            if bytes.len() < header_len {
+                return Parse::Incomplete { need: header_len };
+            }
+            return invalid(Invalid::Binary, header_len, Then::Close);
         }
         let end = memchr(b'\n', &bytes[searched..]).map(|place| searched + place);
         if let Some(parse) = self.too_long(bytes, end.unwrap_or(bytes.len()), limits) {
@@ -182,6 +193,9 @@ impl RequestParser {
                 return self.refused(refusal, line_len);
             }
         };
+        if line.is_composed {
+            return Parse::Inline { len: line_len };
+        }
         let request = Request {
             len,
             command: line.command,
@@ -253,6 +267,17 @@ impl RequestParser {
     }
 }
 
+/// See [`crate::proto::compose`].
+pub fn compose(line: &[u8], out: &mut Vec<u8>) {
+    line::compose(without_end(line), out);
+}
+
+/// A line without its LF and the CR before it.
+pub(super) fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 /// The commonest request, written in the commonest way and whole; everything else, and every
 /// fault, is left to the general reader.
 #[inline]
@@ -294,7 +319,8 @@ fn plain_get_of_many(
     }
     loop {
         let end = low_end(bytes, at);
-        if !(1..=MEMCACHE_KEY_LEN_MAX).contains(&(end - at)) {
+        let is_key = (1..=MEMCACHE_KEY_LEN_MAX).contains(&(end - at));
+        if !is_key || parts.len() == MEMCACHE_KEYS_MAX {
             return None;
         }
         let key = Span {
@@ -358,11 +384,11 @@ fn plain_key(bytes: &[u8], head: &[u8]) -> Option<Span> {
         })
 }
 
-/// Whether memcached goes on reading such a line when it is above the limit for all others.
+/// Whether such a line is read on when it is above the limit for all others.
 fn may_be_long(bytes: &[u8]) -> bool {
-    let blanks = bytes.iter().take(LEADING_BLANKS_MAX);
-    let command = &bytes[blanks.take_while(|&&byte| byte == b' ').count()..];
-    command.starts_with(GET) || command.starts_with(GETS)
+    [GET, GETS, b"gat ", b"gats "]
+        .iter()
+        .any(|command| bytes.starts_with(command))
 }
 
 const fn invalid(invalid: Invalid, len: usize, then: Then) -> Parse {
@@ -385,7 +411,6 @@ const _: () = assert!(matches!(COMMANDS[1].name.as_bytes(), b"set"));
 
 const BINARY_MAGIC: u8 = 0x80;
 const CRLF: &[u8] = b"\r\n";
-const LEADING_BLANKS_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use memchr::memchr;
 
 use super::words::{Words, low_end, short_number_after, word_end};
 use crate::limits::{RESPONSE_LINE_LEN_MAX, RESPONSE_MARKS_MAX};
-use crate::num::{to_u32, to_usize};
+use crate::num::{to_u32, to_u64, to_usize};
 use crate::proto::ResponseStep;
 use crate::proto::scan::{Known, digits_u32, digits_u64, likely_short_header};
 
@@ -46,6 +46,16 @@ impl ResponseParser {
             return ResponseStep::Done(len);
         }
         self.step_any(bytes)
+    }
+
+    /// See [`crate::proto::ResponseParser::least_rest`].
+    pub const fn least_rest(&self) -> u64 {
+        match self.state {
+            State::First => 0,
+            State::Next => to_u64(END.len()),
+            State::Data { left } => to_u64(HIT_END.len() + to_usize(left)),
+            State::DataEnd => to_u64(HIT_END.len()),
+        }
     }
 
     /// As [`Self::step`], for responses of any kind.

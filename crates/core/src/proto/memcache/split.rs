@@ -3,18 +3,20 @@
 use alloc::vec::Vec;
 
 use super::commands::{COMMANDS, Shape};
+use super::request::without_end;
 use super::words::Words;
+use crate::limits::{MEMCACHE_FORWARDED_LINE_LEN_MAX, MEMCACHE_FRAGMENT_LEN_MAX};
 use crate::proto::{Part, Request};
 
 /// See [`crate::proto::parts`].
 pub fn parts(frame: &[u8], request: &Request, out: &mut Vec<Part>) {
-    let keys = Words::new(line(frame)).skip(head_len(request));
+    let keys = Words::new(without_end(frame)).skip(head_len(request));
     out.extend(keys.map(|key| Part { key, raw: key }));
 }
 
 /// See [`crate::proto::fragment_head`].
 pub fn fragment_head(frame: &[u8], request: &Request, out: &mut Vec<u8>) {
-    for word in Words::new(line(frame)).take(head_len(request)) {
+    for word in Words::new(without_end(frame)).take(head_len(request)) {
         out.extend_from_slice(word.of(frame));
         out.push(b' ');
     }
@@ -28,18 +30,12 @@ fn head_len(request: &Request) -> usize {
     }
 }
 
-fn line(frame: &[u8]) -> &[u8] {
-    let line = frame.strip_suffix(b"\n").unwrap_or(frame);
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-/// See [`crate::proto::write_miss`].
-pub fn write_miss(request: &Request, out: &mut Vec<u8>) -> bool {
-    let is_read = COMMANDS[usize::from(request.command)].shape == Shape::Get;
-    if is_read {
-        out.extend_from_slice(b"END\r\n");
+/// See [`crate::proto::fragment_len_max`].
+pub fn fragment_len_max(request: &Request) -> usize {
+    match COMMANDS[usize::from(request.command)].shape {
+        Shape::GetAndTouch => MEMCACHE_FORWARDED_LINE_LEN_MAX,
+        _ => MEMCACHE_FRAGMENT_LEN_MAX,
     }
-    is_read
 }
 
 #[cfg(test)]
@@ -75,7 +71,7 @@ mod tests {
         let keys = [&b"a"[..], b"noreply", b"a"];
         for (frame, head) in [
             (&b"get a noreply a\r\n"[..], "get "),
-            (b"  gets  a   noreply a  \n", "gets "),
+            (b"gets  a   noreply a  \n", "gets "),
             (b"gat -1 a noreply a\r\n", "gat -1 "),
             (b"gats  0010  a noreply a \r\n", "gats 0010 "),
         ] {

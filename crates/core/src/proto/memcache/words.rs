@@ -1,7 +1,8 @@
 //! The blank-separated words of one line, as memcached's tokenizer sees them.
 //!
-//! Only a blank separates. Whatever else memcached would cut or stop at (NUL, tab, CR inside the
-//! line) stays in the word and is reported, so that the caller can refuse the line.
+//! Only a blank separates. Other control bytes and DEL are part of a word, as in memcached. What versions
+//! of memcached read differently (NUL, CR inside the line) stays in the word and is reported, so that
+//! the caller can refuse the line.
 
 use crate::num::{to_u32, to_usize};
 use crate::proto::Span;
@@ -10,8 +11,8 @@ use crate::proto::Span;
 pub(super) struct Words<'a> {
     line: &'a [u8],
     at: usize,
-    /// A word so far held a control byte or DEL.
-    pub(super) has_control: bool,
+    /// A word so far held a NUL, at which memcached before 1.6.40 ends the line, or a CR.
+    pub(super) has_forbidden: bool,
 }
 
 impl<'a> Words<'a> {
@@ -20,7 +21,7 @@ impl<'a> Words<'a> {
         Self {
             line,
             at: 0,
-            has_control: false,
+            has_forbidden: false,
         }
     }
 }
@@ -51,10 +52,10 @@ impl Words<'_> {
     /// The end of a word that has a control byte or DEL at `at`.
     #[cold]
     fn odd_word_end(&mut self, mut at: usize) -> usize {
-        self.has_control = true;
         while let Some(byte) = self.line.get(at)
             && *byte != b' '
         {
+            self.has_forbidden |= matches!(byte, 0 | b'\r');
             at = word_end(self.line, at + 1);
         }
         at
@@ -194,10 +195,10 @@ mod tests {
         let mut words = Words::new(line);
         let first = words.next().unwrap();
         assert_eq!(first.of(line), b"get");
-        assert!(!words.has_control);
+        assert!(!words.has_forbidden);
         let rest: Vec<&[u8]> = words.by_ref().map(|word| word.of(line)).collect();
         assert_eq!(rest, [&b"a\tb"[..], b"c\0"]);
-        assert!(words.has_control);
+        assert!(words.has_forbidden);
         assert_eq!(words.next(), None);
         assert_eq!(Words::new(b"   ").next(), None);
     }

@@ -12,6 +12,7 @@ pub use super::session::{ClientName, LocalConfig, Session, admit};
 use super::session::{Replies, Transaction};
 use super::words::{Command, Words, read_head, write_array_header};
 use super::{Invalid, write_bulk};
+use crate::limits::CLIENT_NAME_LEN_MAX;
 use crate::proto::{Request, scan};
 
 /// What happens after the answer.
@@ -32,6 +33,7 @@ const REDIS_DATABASES: i64 = 16;
 const OK: &[u8] = b"+OK\r\n";
 const SYNTAX_ERROR: &[u8] = b"-ERR syntax error\r\n";
 const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+const LONG_NAME: &[u8] = b"-ERR Client names cannot be longer than 1024 bytes.\r\n";
 const BAD_NAME: &[u8] =
     b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
 
@@ -70,8 +72,11 @@ pub fn respond(
         (Local::Discard, 1) => discard(session, out),
         (Local::ClientReply, 3) => client_reply(command.text(2), session, out),
         (Local::ClientSetname, 3) => {
-            let named = set_name(command.text(2), session);
-            out.extend_from_slice(if named { OK } else { BAD_NAME });
+            let name = command.text(2);
+            if !name_is_refused(name, out) {
+                set_name(name, session);
+                out.extend_from_slice(OK);
+            }
         }
         (Local::ClientSetinfo, 4) => set_info(command.text(2), out),
         (Local::ClientGetname, 2) => match &session.name {
@@ -279,8 +284,7 @@ impl<'a> HelloOptions<'a> {
             } else if option.eq_ignore_ascii_case(b"SETNAME")
                 && let Some(name) = texts.next()
             {
-                if !is_name(name) {
-                    out.extend_from_slice(BAD_NAME);
+                if name_is_refused(name, out) {
                     return None;
                 }
                 options.name = Some(name);
@@ -313,13 +317,22 @@ fn write_hello(id: u64, out: &mut Vec<u8>) {
     write_array_header(0, out);
 }
 
-/// Whether the client is now called `name`; an empty name takes the name away.
-fn set_name(name: &[u8], session: &mut Session) -> bool {
-    let valid = is_name(name);
-    if valid {
-        session.name = (!name.is_empty()).then(|| Box::new(ClientName(name.into())));
-    }
-    valid
+/// The client is now called `name`; an empty name takes the name away.
+fn set_name(name: &[u8], session: &mut Session) {
+    session.name = (!name.is_empty()).then(|| Box::new(ClientName(name.into())));
+}
+
+/// Whether a client cannot be called that; if so, says why.
+fn name_is_refused(name: &[u8], out: &mut Vec<u8>) -> bool {
+    let reason = if !is_name(name) {
+        BAD_NAME
+    } else if name.len() > CLIENT_NAME_LEN_MAX {
+        LONG_NAME
+    } else {
+        return false;
+    };
+    out.extend_from_slice(reason);
+    true
 }
 
 fn is_name(name: &[u8]) -> bool {

@@ -14,6 +14,10 @@ pub(super) const NO_TRANSACTIONS: &[u8] = b"-ERR transactions are not supported 
 pub(super) const NO_DATABASE: &[u8] =
     b"-ERR this proxy does not serve the database that was selected\r\n";
 
+/// Said to a script after a SCRIPT DEBUG that was refused.
+pub(super) const NO_DEBUGGER: &[u8] =
+    b"-ERR debugging of scripts is not supported by this proxy\r\n";
+
 /// Said to a request that is longer than `request_size_limit`.
 pub(super) const TOO_LARGE: &[u8] = b"-ERR request is larger than request_size_limit\r\n";
 

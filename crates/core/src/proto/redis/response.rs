@@ -78,6 +78,18 @@ impl ResponseParser {
         (count, None)
     }
 
+    /// See [`crate::proto::ResponseParser::least_rest`].
+    pub const fn least_rest(&self) -> u64 {
+        match self.body {
+            Some(body) => {
+                let others = self.elements.saturating_sub(1);
+                let others = others.saturating_mul(ELEMENT_LEN_MIN);
+                body.saturating_add(2).saturating_add(others)
+            }
+            None => self.elements.saturating_mul(ELEMENT_LEN_MIN),
+        }
+    }
+
     /// As [`Self::step`], for responses of any kind.
     #[inline(never)]
     fn step_any(&mut self, bytes: &[u8]) -> ResponseStep {
@@ -241,6 +253,8 @@ fn whole_bulk(bytes: &[u8]) -> Option<usize> {
 }
 
 const NIL: &[u8] = b"$-1\r\n";
+/// A kind and a line end.
+const ELEMENT_LEN_MIN: u64 = 3;
 
 enum Body {
     Ended(usize),

@@ -11,7 +11,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::commands::{self, Keys, Local, Serve};
-use super::own;
+use super::words::{Command, read_head};
+use super::{Invalid, own};
 use crate::proto::{Request, Route};
 
 /// The proxy's memory of a redis client.
@@ -22,6 +23,8 @@ pub struct Session {
     pub(super) transaction: Transaction,
     /// The last SELECT named a database that redis has and this pool has not.
     pub(super) is_astray: bool,
+    /// `SCRIPT DEBUG` was asked for, in which redis undoes what scripts change.
+    pub(super) debugs_scripts: bool,
     pub(super) replies: Replies,
     /// `CLIENT SETNAME`.
     pub name: Option<Box<ClientName>>,
@@ -76,10 +79,19 @@ impl Session {
         }
     }
 
+    /// Bytes that it takes beside itself.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.name.as_ref().map_or(0, |name| name.0.len())
+    }
+
     /// Whether its requests are served as they are, authentication apart.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.transaction == Transaction::No && !self.is_astray && self.replies == Replies::On
+        self.transaction == Transaction::No
+            && !self.is_astray
+            && !self.debugs_scripts
+            && self.replies == Replies::On
     }
 
     /// Whether the request at hand gets no response.
@@ -99,6 +111,28 @@ impl Session {
     pub fn spoil(&mut self) {
         if self.is_in_transaction() {
             self.transaction = Transaction::Spoiled;
+        }
+    }
+
+    /// A request was refused, `frame` its bytes: what relies on it fails, too.
+    pub fn refused(&mut self, invalid: Invalid, frame: &[u8]) {
+        if self.is_in_transaction() {
+            self.spoil();
+        } else if let Invalid::Refused { command } = invalid
+            && commands::row(command).name == "script"
+        {
+            let head = read_head(frame);
+            let command = Command::new(frame, &head);
+            let is_mode = |mode: &[u8]| {
+                command.words == 3
+                    && command.text(1).eq_ignore_ascii_case(b"DEBUG")
+                    && command.text(2).eq_ignore_ascii_case(mode)
+            };
+            if is_mode(b"YES") || is_mode(b"SYNC") {
+                self.debugs_scripts = true;
+            } else if is_mode(b"NO") {
+                self.debugs_scripts = false;
+            }
         }
     }
 
@@ -151,6 +185,10 @@ pub fn admit(
             out.extend_from_slice(own::NO_TRANSACTIONS);
         }
         return is_for_it;
+    }
+    if session.debugs_scripts && commands::row(request.command).name.starts_with("eval") {
+        out.extend_from_slice(own::NO_DEBUGGER);
+        return false;
     }
     let is_of_no_database =
         request.route == Route::Local || matches!(serve, Serve::Forward(Keys::None));

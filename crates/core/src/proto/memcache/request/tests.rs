@@ -47,7 +47,7 @@ fn told(chunks: &[&[u8]], limits: &RequestLimits) -> Vec<String> {
                     flush(&mut steps, &mut skipped);
                     let mut reply = Vec::new();
                     invalid.write(&buffer[..len], &mut reply);
-                    let reply = String::from_utf8(reply).unwrap();
+                    let reply = String::from_utf8_lossy(&reply);
                     steps.push(format!("{len} -> {}", reply.trim_end()));
                     if then == Then::Close {
                         steps.push("close".to_string());
@@ -55,7 +55,21 @@ fn told(chunks: &[&[u8]], limits: &RequestLimits) -> Vec<String> {
                     }
                     len
                 }
-                Parse::Inline { .. } => panic!("redis only"),
+                Parse::Inline { len } => {
+                    flush(&mut steps, &mut skipped);
+                    let mut line = Vec::new();
+                    compose(&buffer[..len], &mut line);
+                    assert!(line.len() <= len, "a composed line is no longer");
+                    let Parse::Complete(request) = RequestParser::default().parse(&line, limits)
+                    else {
+                        panic!("a composed line is a whole request");
+                    };
+                    assert_eq!(to_usize(request.len), line.len());
+                    let text = String::from_utf8_lossy(&line);
+                    let text = text.trim_end();
+                    steps.push(format!("{len} as {text:?}: {}", shown(&request, &line)));
+                    len
+                }
             };
             assert!(len <= buffer.len());
             buffer.drain(..len);
@@ -102,7 +116,8 @@ const USAGE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> 
 fn retrieval_goes_to_the_owner_of_its_key_or_is_split() {
     check(b"get k\r\n", &["7 get key k readonly"]);
     check(b"get k\n", &["6 get key k readonly"]);
-    check(b"  get   k  \r\n", &["13 get key k readonly"]);
+    check(b"get   k  \r\n", &["11 get key k readonly"]);
+    check(b"  get k\r\n", &["skip 2", "7 get key k readonly"]);
     check(b"get noreply\r\n", &["13 get key noreply readonly"]);
     check(b"gets k\r\n", &["8 gets key k readonly"]);
     check(b"get a b\r\n", &["9 get keys readonly"]);
@@ -110,7 +125,9 @@ fn retrieval_goes_to_the_owner_of_its_key_or_is_split() {
     check(b"gets a a \n", &["10 gets keys readonly"]);
     check(b"gat 10 k\r\n", &["10 gat key k"]);
     check(b"gats -1 a b\r\n", &["13 gats keys"]);
-    check(b"gat 10\r\n", &["8 gat placeholder"]);
+    check(b"get a\tb\r\n", &["9 get key a\tb readonly"]);
+    check(b"get a\x7fb\r\n", &["9 get key a\x7fb readonly"]);
+    check(b"get \x01 b\r\n", &["9 get keys readonly"]);
     let longest = [&b"get "[..], &[b'k'; 250], b"\r\n"].concat();
     assert!(told(&[&longest], &LIMITS)[0].starts_with("256 get key kkk"));
     check(
@@ -126,16 +143,21 @@ fn retrieval_is_refused_in_memcacheds_words() {
         (b"get \r\n", "ERROR"),
         (b"gets\n", "ERROR"),
         (b"gat\r\n", "ERROR"),
+        (b"gat 10\r\n", "ERROR"),
+        (b"gats 10 \r\n", "ERROR"),
         (b"gat x k\r\n", "CLIENT_ERROR invalid exptime argument"),
         (
             b"gat 2147483648 k\r\n",
             "CLIENT_ERROR invalid exptime argument",
         ),
         (b"get a\0b\r\n", FORMAT),
-        (b"get a\tb\r\n", FORMAT),
-        (b"get a\x7fb\r\n", FORMAT),
+        (b"get a\rb\r\n", FORMAT),
         (b"get a\r\r\n", FORMAT),
-        (b"get a b\x01 c\r\n", FORMAT),
+        (b"get a b\r c\r\n", FORMAT),
+        (
+            b"gat 00000000010 k\r\n",
+            "CLIENT_ERROR invalid exptime argument",
+        ),
     ] {
         check(input, &[&format!("{} -> {reply}", input.len())]);
     }
@@ -161,7 +183,9 @@ fn storage_frames_include_the_data_block() {
     check(b"set k 0 0 0\r\n\r\n", &["15 set key k"]);
     check(b"set k 0 0 5\r\n\r\n\n\r\n\r\n", &["20 set key k"]);
     check(b"set k 0 0 3\nabc\r\n", &["17 set key k"]);
-    check(b"  set  k  0  0  3  \r\nabc\r\n", &["26 set key k"]);
+    check(b"set  k  0  0  3  \r\nabc\r\n", &["24 set key k"]);
+    check(b" set k 0 0 3\r\nabc\r\n", &["skip 1", "18 set key k"]);
+    check(b"set k\t0 0 0 3\r\nabc\r\n", &["20 set key k\t0"]);
     check(b"set k 0 0 3 noreply\r\nabc\r\n", &["26 set key k noreply"]);
     check(
         b"set k 0 0 3 noreply \r\nabc\r\n",
@@ -184,6 +208,14 @@ fn numbers_are_accepted_exactly_as_far_as_every_memcached_accepts_them() {
         "set k 0 -1 3",
         "set k 0 2147483647 3",
         "set k 0 -2147483648 3",
+        // memcached keeps the lower 32 bits.
+        "set k 0 2147483648 3",
+        "set k 0 4294967295 3",
+        "set k 0 5000000000 3",
+        "set k 0 -2147483649 3",
+        "set k 0 +5 3",
+        "set k 0 999999999999999999 3",
+        "set k 0000000001 0 0000000003",
         "cas k 0 0 3 18446744073709551615",
     ] {
         let name = &line[..3];
@@ -199,12 +231,16 @@ fn numbers_are_accepted_exactly_as_far_as_every_memcached_accepts_them() {
         "set k +5 0 3",
         "set k x 0 3",
         "set k 99999999999999999999999 0 3",
-        "set k 0 2147483648 3",
-        "set k 0 -2147483649 3",
+        "set k 00000000001 0 3",
+        "set k 0 1000000000000000000 3",
+        "set k 0 0000000000000000000 3",
+        "set k 0 -+5 3",
+        "set k 0 + 3",
         "set k 0 - 3",
         "set k 0 --1 3",
         "set k 0 x 3",
         "cas k 0 0 3 18446744073709551616",
+        "cas k 0 0 3 000000000000000000001",
         "cas k 0 0 3 -1",
         "cas k 0 0 3 x",
     ] {
@@ -218,6 +254,7 @@ fn numbers_are_accepted_exactly_as_far_as_every_memcached_accepts_them() {
         "+3",
         "x",
         "3x",
+        "00000000003",
         "2147483646",
         "2147483647",
         "4294967299",
@@ -246,6 +283,7 @@ fn a_refused_storage_line_takes_its_data_block_along() {
         ("cas k 0 0 3\r\n", "ERROR"),
         ("set a\0b 0 0 3\r\n", FORMAT),
         ("set k 0 \t0 3\r\n", FORMAT),
+        ("set k\r 0 0 3\r\n", FORMAT),
         (&long_key, FORMAT),
         (
             "ms k 3 T0\r\n",
@@ -327,37 +365,75 @@ fn a_frame_above_the_limit_is_refused_and_dropped() {
 }
 
 #[test]
-fn only_a_get_line_may_be_longer_than_memcached_buffers() {
+fn only_a_line_of_keys_may_be_longer_than_memcached_buffers() {
     let words = |head: &str, len: usize| {
         let mut line = head.as_bytes().to_vec();
         line.resize(len, b' ');
         line
     };
     let close = ["0 -> CLIENT_ERROR line too long", "close"];
-    for head in ["x", "set k 0 0 3", "gat 0 k", "get", "gets"] {
-        let head = format!("{head}{}", if head.starts_with("get") { "\t" } else { "" });
-        assert_eq!(told(&[&words(&head, 2048)], &LIMITS), [""; 0], "{head}");
-        assert_eq!(told(&[&words(&head, 2049)], &LIMITS), close, "{head}");
-        let whole = [&words(&head, 2049)[..], b"\r\n"].concat();
+    for head in ["x", "set k 0 0 3", "touch k 0", "get\t", "gets\t", "gat\t"] {
+        assert_eq!(told(&[&words(head, 2048)], &LIMITS), [""; 0], "{head}");
+        assert_eq!(told(&[&words(head, 2049)], &LIMITS), close, "{head}");
+        let whole = [&words(head, 2049)[..], b"\r\n"].concat();
         assert_eq!(told(&[&whole], &LIMITS), close, "{head}");
     }
     let keys = b"key ".repeat(100_000);
     for (blanks, head, steps) in [
         (0, &b"get "[..], &["400006 get keys readonly"][..]),
-        (100, b"gets ", &["400107 gets keys readonly"]),
-        (101, b"get ", &close),
-        (0, b"gat 0 ", &close),
+        (101, b"gets ", &["skip 101", "400007 gets keys readonly"]),
+        (0, b"gat 0 ", &["400008 gat keys"]),
     ] {
         let input = [&vec![b' '; blanks][..], head, &keys, b"\r\n"].concat();
         check(&input, steps);
     }
-    // A fragment may be two bytes longer than the line it came from.
-    for (len, steps) in [
-        (2046, "2048 gat keys"),
-        (2047, "2049 -> CLIENT_ERROR line too long"),
+    // A line that is sent is shorter.
+    for (input, step) in [
+        ("touch k 0", "as \"touch k 0\": 11 touch key k"),
+        (
+            "delete k noreply",
+            "as \"delete k noreply\": 18 delete key k noreply",
+        ),
+        ("get k", "as \"get k\": 7 get key k readonly"),
+        ("gats 0010 k", "as \"gats 0010 k\": 13 gats key k"),
     ] {
-        let input = [&words("gat 0 a b", len)[..], b"\r\n"].concat();
-        check(&input, &[steps]);
+        let line = [&words(input, 1023)[..], b"\n"].concat();
+        check(&line, &[&format!("1024 {step}")]);
+        let fits = [&words(input, 1022)[..], b"\r\n"].concat();
+        assert!(!told(&[&fits], &LIMITS)[0].contains("as"), "{input}");
+    }
+    let set = [&words("set k 0 0 3", 1022)[..], b"\r\nabc\r\n"].concat();
+    check(&set, &["1029 set key k"]);
+    let set = [&words("set k 0 0 3", 1023)[..], b"\r\nabc\r\n"].concat();
+    check(&set, &[&format!("1025 -> {FORMAT}"), "skip 5"]);
+}
+
+#[test]
+fn words_without_effect_are_not_sent() {
+    for (input, sent, step) in [
+        (
+            "version foo bar",
+            "version",
+            "9 version placeholder readonly",
+        ),
+        (
+            "version noreply",
+            "version",
+            "9 version placeholder readonly",
+        ),
+        ("incr k 1 other", "incr k 1", "10 incr key k"),
+        ("touch k 0 other", "touch k 0", "11 touch key k"),
+        ("verbosity 1 x", "verbosity 1", "13 verbosity every"),
+        ("flush_all 0 x", "flush_all 0", "13 flush_all every"),
+        (
+            "delete k 0 noreply",
+            "delete k noreply",
+            "18 delete key k noreply",
+        ),
+    ] {
+        let line = format!("{input}\r\n");
+        let expected = format!("{} as {sent:?}: {step}", line.len());
+        check(line.as_bytes(), &[&expected]);
     }
 }
 
@@ -367,18 +443,19 @@ fn one_line_commands_are_read_as_memcached_reads_them() {
         ("incr k 1", "key k"),
         ("decr k 18446744073709551615", "key k"),
         ("incr k 1 noreply", "key k noreply"),
-        ("incr k 1 other", "key k"),
         ("delete k", "key k"),
-        ("delete noreply", "key noreply"),
+        ("delete noreply 0", "key noreply"),
+        ("delete noreply noreply", "key noreply noreply"),
+        ("incr noreply 1", "key noreply"),
+        ("touch noreply 0", "key noreply"),
         ("delete k 0", "key k"),
         ("delete k noreply", "key k noreply"),
-        ("delete k 0 noreply", "key k noreply"),
         ("touch k -1", "key k"),
         ("touch k 0 noreply", "key k noreply"),
-        ("touch k 0 other", "key k"),
+        ("touch k\x01 0", "key k\x01"),
         ("version", "placeholder readonly"),
-        ("version foo bar", "placeholder readonly"),
-        ("version noreply", "placeholder readonly"),
+        ("stats", "local"),
+        ("stats items", "local"),
         ("verbosity 1", "every"),
         ("verbosity 0 noreply", "every noreply"),
         ("flush_all", "every"),
@@ -402,7 +479,6 @@ fn one_line_commands_are_refused_in_memcacheds_words() {
     let delta = "CLIENT_ERROR invalid numeric delta argument";
     for (input, reply) in [
         ("", "ERROR"),
-        (" ", "ERROR"),
         ("a", "ERROR"),
         ("bogus", "ERROR"),
         ("SET k 0 0 3", "ERROR"),
@@ -416,6 +492,9 @@ fn one_line_commands_are_refused_in_memcacheds_words() {
         ("delete", "ERROR"),
         ("delete a b c d", "ERROR"),
         ("delete a b c d e", "ERROR"),
+        ("delete noreply", FORMAT),
+        ("incr k 000000000000000000001", delta),
+        ("verbosity 00000000001", FORMAT),
         ("delete k 1", USAGE),
         ("delete k 0 0", USAGE),
         ("delete k noreply 0", USAGE),
@@ -432,10 +511,10 @@ fn one_line_commands_are_refused_in_memcacheds_words() {
         ("verbosity -1", FORMAT),
         ("flush_all x", exptime),
         ("flush_all 1 2 3", "ERROR"),
-        ("touch k\x01 0", FORMAT),
+        ("touch k\r 0", FORMAT),
         ("version \0", FORMAT),
         (
-            "stats noreply",
+            "stats reset",
             "CLIENT_ERROR 'stats' is not supported by this proxy",
         ),
         ("mg k v", "CLIENT_ERROR 'mg' is not supported by this proxy"),
@@ -448,6 +527,7 @@ fn one_line_commands_are_refused_in_memcacheds_words() {
         let line = format!("{input}\r\n");
         check(line.as_bytes(), &[&format!("{} -> {reply}", line.len())]);
     }
+    check(b"   \r\n", &["skip 3", "2 -> ERROR"]);
     for input in [
         "incr k x noreply",
         "incr k noreply",
@@ -483,13 +563,21 @@ fn flush_all_needs_permission() {
 
 #[test]
 fn what_is_not_the_text_protocol_is_closed() {
-    check(
-        b"\x80\x01\0\x03",
-        &[
-            "0 -> CLIENT_ERROR the binary protocol is not supported",
-            "close",
-        ],
+    let header = b"\x80\x20\0\x05\0\0\0\0\0\0\0\x05\xfe\xed\0\x01\0\0\0\0\0\0\0\0";
+    let parse = |bytes: &[u8]| RequestParser::default().parse(bytes, &LIMITS);
+    for len in 1..header.len() {
+        assert_eq!(parse(&header[..len]), Parse::Incomplete { need: 24 });
+    }
+    assert_eq!(
+        parse(&[&header[..], b"PLAIN"].concat()),
+        invalid(Invalid::Binary, 24, Then::Close)
     );
+    let mut error = Vec::new();
+    Invalid::Binary.write(header, &mut error);
+    // Magic, opcode, no key, no extras, "unknown command", body length, opaque, no cas.
+    let expected = b"\x81\x20\0\0\0\0\0\x81\0\0\0\x24\xfe\xed\0\x01\0\0\0\0\0\0\0\0";
+    assert_eq!(error[..24], expected[..]);
+    assert_eq!(error[24..], b"The binary protocol is not supported"[..]);
     for input in [
         &b"GET / HTTP/1.1\r\n"[..],
         b"HTTP/\r\n",
@@ -513,6 +601,7 @@ const PIPELINE: &[&[u8]] = &[
     b"get k\r\n",
     b"set key 1 -1 5\r\nab\r\nc\r\n",
     b"  get  a b  c \n",
+    b"  version x\r\n",
     b"\r\n",
     b"set key 0 0 3 noreply\nabc\r\n",
     b"set key x 0 6\r\nget k\n\r\n",
@@ -542,7 +631,7 @@ fn pieces_change_nothing() {
     };
     let input = PIPELINE.concat();
     let whole = told(&[&input], &limits);
-    assert_eq!(whole.len(), 25, "{whole:#?}");
+    assert_eq!(whole.len(), 28, "{whole:#?}");
     assert_eq!(whole.last().unwrap(), "close");
     for cut in 0..=input.len() {
         let (head, tail) = input.split_at(cut);

@@ -107,6 +107,35 @@ fn what_memcached_never_says_is_invalid() {
     }
 }
 
+/// Other bytes there mean that the data is not as long as announced: what follows belongs to nobody.
+#[test]
+fn no_two_bytes_but_a_line_end_stand_behind_data() {
+    for pair in 0..=u16::MAX {
+        let end = pair.to_be_bytes();
+        let is_end = end == *b"\r\n";
+        for (head, tail) in [
+            (&b"VALUE k 0 3\r\nabc"[..], &b"END\r\n"[..]),
+            (b"VALUE k 77 3 5\r\nabc", b"VALUE l 0 0\r\n\r\nEND\r\n"),
+        ] {
+            let response = [head, &end, tail].concat();
+            let (block_len, len) = (head.len() + 2, response.len());
+            let expected = [is_end.then_some(len)];
+            assert_eq!(measured(&[&response]), expected, "{end:?}");
+            for cut in [block_len - 2, block_len - 1, block_len] {
+                let (first, rest) = response.split_at(cut);
+                assert_eq!(measured(&[first, rest]), expected, "{end:?} cut at {cut}");
+            }
+            let block = value_block_len(&response);
+            assert_eq!(block, is_end.then_some(block_len), "{end:?}");
+            let mut marks = Vec::new();
+            let whole = ResponseParser::default().whole_values(&response, &mut marks);
+            // Only what is written in the commonest way is measured there.
+            let is_plain = is_end && !head.ends_with(b" 5\r\nabc");
+            assert_eq!(whole, is_plain.then_some(len), "{end:?}");
+        }
+    }
+}
+
 #[test]
 fn a_line_has_a_limit() {
     let mut line = b"SERVER_ERROR ".to_vec();

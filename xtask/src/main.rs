@@ -7,6 +7,7 @@ mod commands;
 mod compat;
 mod deps;
 mod fuzz;
+mod mutants;
 mod segments;
 mod sim;
 mod tools;
@@ -22,6 +23,8 @@ usage: cargo xtask gen-commands          write the redis command table and its p
        cargo xtask sim-sweep [--minutes N] [--seeds N] [--from SEED] [--threads N] [--failures N]
                              [--quiet]   run simulated worlds
        cargo xtask canaries [NAME]       demand that the simulation finds each planted bug
+       cargo xtask mutants [--sample N] [--seed N] [--file TEXT] [--list]
+                                         change one line of the core at a time; demand that its tests notice
        cargo xtask fuzz-smoke [SECONDS [TARGET...]]
                                          fuzz each target for 20 seconds
        cargo xtask budgets [--update]    instructions and system calls per operation against bench/budgets.toml
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         "compat" => return compat::run(&args.collect::<Vec<_>>()),
         "sim-sweep" => sim::sweep(args).map_err(Failure::new),
         "canaries" => sim::canaries(args.next().as_deref()).map_err(Failure::new),
+        "mutants" => mutants::mutants(args),
         "fuzz-smoke" => {
             let seconds = args.next();
             fuzz::smoke(seconds.as_deref(), &args.collect::<Vec<_>>())

@@ -768,12 +768,16 @@ fn one_of_several_engines_reports_failures_and_obeys_the_owner() {
     hand.send(client, get.as_bytes());
     hand.breaks(hand.conn(0), Closed::Reset);
     hand.breaks(hand.conn(0), Closed::Reset);
-    let failed = Some(Report::Failed(SERVER));
-    assert_eq!(hand.engine.poll_mail(), failed);
-    assert_eq!(hand.engine.poll_mail(), failed);
+    for nth in [1, 2] {
+        let failed = Some(Report::Failed(SERVER, nth));
+        assert_eq!(hand.engine.poll_mail(), failed);
+    }
     hand.send(client, get.as_bytes());
     assert_eq!(hand.conns_of(0).len(), 2, "it waits for the owner");
-    hand.engine.handle_mail(Mail::Watch(SERVER), hand.now);
+    hand.engine.handle_mail(Mail::Watch(SERVER, 1), hand.now);
+    hand.settle();
+    assert_eq!(hand.conns_of(0).len(), 2, "that was the first failure");
+    hand.engine.handle_mail(Mail::Watch(SERVER, 2), hand.now);
     hand.settle();
     hand.say(hand.conn(0), b"$-1\r\n");
     assert_eq!(hand.engine.poll_mail(), Some(Report::Healthy(SERVER)));

@@ -179,7 +179,9 @@ impl Engine {
             {
                 state.gate = Gate::Held;
             }
-            self.report(Report::Failed(server));
+            state.health.reports = state.health.reports.wrapping_add(1);
+            let nth = state.health.reports;
+            self.report(Report::Failed(server, nth));
         }
     }
 
@@ -191,7 +193,7 @@ impl Engine {
     /// Does what the owner of the servers' health says.
     pub(super) fn obey(&mut self, mail: Mail) {
         match mail {
-            Mail::Watch(server) => self.watch(server),
+            Mail::Watch(server, nth) => self.watch(server, nth),
             Mail::Topology(topology) => self.adopt(topology),
             Mail::Probe(server) => self.probe(server),
             Mail::Ejected(server) => {
@@ -205,11 +207,12 @@ impl Engine {
         }
     }
 
-    /// A server has failed, here or elsewhere, and is not ejected for it.
-    fn watch(&mut self, server: ServerId) {
+    /// A server has failed, here or elsewhere, and is not ejected for it: `nth` is the number of the report.
+    fn watch(&mut self, server: ServerId, nth: u32) {
         let state = self.upstream.server_mut(server);
         state.health.is_watched = true;
-        if state.gate == Gate::Held {
+        // An answer to an earlier report says nothing of the last one.
+        if state.gate == Gate::Held && nth == state.health.reports {
             // It was well elsewhere meanwhile: the owner counts from one.
             state.health.failures = 1;
             self.upstream.release(server, Gate::Open, &mut self.shared);

@@ -494,6 +494,8 @@ pub(crate) struct Health {
     pub(crate) is_watched: bool,
     /// What this engine has reported since the last healthy response that it saw.
     pub(crate) failures: u32,
+    /// How many failures this engine has reported.
+    pub(crate) reports: u32,
     /// It is ejected.
     pub(crate) is_ejected: bool,
     /// A failure was told, and no connection has served since.

@@ -23,8 +23,9 @@ use crate::topology::{Distribution, Shard, ShardState, Topology};
 /// From an engine to the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Report {
-    /// A connection of the server failed, or it answered that it is in trouble.
-    Failed(ServerId),
+    /// A connection of the server failed, or it answered that it is in trouble; the engine's number of
+    /// such reports of it.
+    Failed(ServerId, u32),
     /// It answered in health, after the engine knew of a failure.
     Healthy(ServerId),
     /// It answered the probe in health.
@@ -35,8 +36,8 @@ pub enum Report {
 #[derive(Clone, Debug)]
 pub enum Mail {
     /// To all: this server has failed and is not ejected for it; its next healthy response is to be
-    /// reported.
-    Watch(ServerId),
+    /// reported. With the number of the report.
+    Watch(ServerId, u32),
     /// To all: where a pool's keys lie from now on.
     Topology(Arc<Topology>),
     /// To the first: open a connection and ask the server whether it is well; a probe still under
@@ -52,7 +53,7 @@ impl Mail {
     /// Whether every engine gets it, or only the first.
     #[must_use]
     pub const fn is_for_all(&self) -> bool {
-        matches!(self, Self::Watch(_) | Self::Topology(_))
+        matches!(self, Self::Watch(..) | Self::Topology(_))
     }
 }
 
@@ -112,7 +113,7 @@ impl HealthOwner {
     /// An engine reports; only those of pools with `auto_eject_hosts` do.
     pub fn handle_report(&mut self, report: Report, now: Micros) {
         match report {
-            Report::Failed(id) => self.failed(id, now),
+            Report::Failed(id, nth) => self.failed(id, nth, now),
             Report::Healthy(id) => {
                 if let Some(server) = self.servers.get_mut(id) {
                     server.failures = 0;
@@ -152,14 +153,14 @@ impl HealthOwner {
         self.mail.pop_front()
     }
 
-    fn failed(&mut self, id: ServerId, now: Micros) {
+    fn failed(&mut self, id: ServerId, nth: u32, now: Micros) {
         let Some(server) = self.servers.get_mut(id) else {
             return;
         };
         let pool = &mut self.pools[server.pool];
         server.failures += 1;
         if server.failures < pool.failure_limit {
-            self.mail.push_back(Mail::Watch(id));
+            self.mail.push_back(Mail::Watch(id, nth));
             return;
         }
         server.failures = 0;
@@ -282,7 +283,7 @@ mod tests {
                         .map(|shard| shard.state != ShardState::Up)
                         .collect::<Vec<_>>()
                 ),
-                Mail::Watch(id) => named("Watch", id),
+                Mail::Watch(id, _) => named("Watch", id),
                 Mail::Probe(id) => named("Probe", id),
                 Mail::Ejected(id) => named("Ejected", id),
                 Mail::Restored(id) => named("Restored", id),
@@ -293,12 +294,12 @@ mod tests {
     #[test]
     fn failures_count_once_for_all_engines_and_a_healthy_response_forgets_them() {
         let (mut owner, id, now) = (owner(2), ServerId::initial(4), Micros(5));
-        owner.handle_report(Report::Failed(id), now);
+        owner.handle_report(Report::Failed(id, 1), now);
         assert_eq!(told(&mut owner), ["Watch(#4)"]);
         owner.handle_report(Report::Healthy(id), now);
-        owner.handle_report(Report::Failed(id), now);
+        owner.handle_report(Report::Failed(id, 1), now);
         assert_eq!(told(&mut owner), ["Watch(#4)"]);
-        owner.handle_report(Report::Failed(id), now);
+        owner.handle_report(Report::Failed(id, 1), now);
         let expected = ["Ejected(#4)", "pool 2 version 1: [false, true, false]"];
         assert_eq!(told(&mut owner), expected);
         assert_eq!(owner.poll_timeout(), Some(Micros(1005)));
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn an_ejected_server_is_probed_each_period_until_it_answers() {
         let (mut owner, id) = (owner(1), ServerId::initial(2));
-        owner.handle_report(Report::Failed(id), Micros(0));
+        owner.handle_report(Report::Failed(id, 1), Micros(0));
         told(&mut owner);
         owner.handle_timeout(Micros(999));
         assert_eq!(told(&mut owner), Vec::<&str>::new());
@@ -332,8 +333,12 @@ mod tests {
             generation: 1,
             ..id
         };
-        for report in [Report::Failed, Report::Healthy, Report::ProbeAnswered] {
-            owner.handle_report(report(stale), Micros(0));
+        for report in [
+            Report::Failed(stale, 1),
+            Report::Healthy(stale),
+            Report::ProbeAnswered(stale),
+        ] {
+            owner.handle_report(report, Micros(0));
         }
         assert_eq!(told(&mut owner), Vec::<&str>::new());
         assert_eq!(owner.poll_timeout(), None);
@@ -342,8 +347,8 @@ mod tests {
     #[test]
     fn who_fails_again_while_ejected_waits_anew() {
         let (mut owner, id) = (owner(1), ServerId::initial(0));
-        owner.handle_report(Report::Failed(id), Micros(0));
-        owner.handle_report(Report::Failed(id), Micros(500));
+        owner.handle_report(Report::Failed(id, 1), Micros(0));
+        owner.handle_report(Report::Failed(id, 1), Micros(500));
         assert_eq!(owner.poll_timeout(), Some(Micros(1500)));
     }
 }

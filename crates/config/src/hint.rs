@@ -1,4 +1,4 @@
-//! What a fault of the structure most likely comes from, where its own words lead nowhere near.
+//! The likely cause of a fault in the structure, where the parser's words do not lead to it.
 
 use crate::error::{Fault, Place};
 use crate::table;

@@ -1,4 +1,4 @@
-//! What is no mistake and yet seldom meant. `-t` tells it; the verdict on the file stays as it is.
+//! Warnings of what is no mistake and yet seldom meant. `-t` prints them; the verdict on the file stays as it is.
 //!
 //! Names of servers are looked up side by side and only for so long: a check that hangs is of no use in a deployment.
 
@@ -34,10 +34,10 @@ pub(crate) struct Warning {
     text: String,
 }
 
-/// What is known of a host after the look-ups: its address, the reason why it has none, or nothing in time.
+/// The outcome of a look-up: the host's address, the reason why it has none, or nothing in time.
 type Answers = HashMap<String, Result<(), String>>;
 
-/// As lines for the operator, in the order of the file; `file` is its name.
+/// The warnings as lines for the operator, in the order of the file; `file` is its name.
 pub(crate) fn lines(file: &str, pools: &[Pool], lookup: Lookup, wait: Duration) -> Vec<String> {
     let mut warnings = Vec::new();
     for pool in pools {
@@ -186,7 +186,7 @@ fn warn_of_hosts(pools: &[Pool], lookup: Lookup, wait: Duration, warnings: &mut 
     }
 }
 
-/// What is known when all are answered, or the time is up. A look-up that hangs is left to itself.
+/// Waits until all are answered or the time is up. A look-up that hangs is left to itself.
 fn look_up(questions: VecDeque<(String, u16)>, lookup: Lookup, wait: Duration) -> Answers {
     let until = Instant::now() + wait;
     let threads = questions.len().min(LOOKUPS_MAX);

@@ -69,7 +69,7 @@ impl<K: Key, T> Table<K, T> {
         }
     }
 
-    /// As [`Self::get`], to be changed.
+    /// Like [`Self::get`], to be changed.
     #[inline]
     #[must_use]
     pub fn get_mut(&mut self, id: K) -> Option<&mut T> {

@@ -31,13 +31,13 @@ const LIMITS: RequestLimits = RequestLimits {
 
 /// A request as it goes to a server.
 struct Forwarded {
-    /// What the client sent.
+    /// The client's bytes.
     line: String,
     bytes: Vec<u8>,
     is_answered: bool,
 }
 
-/// What is sent to a server for `input`, if anything is.
+/// The bytes sent to a server for `input`, if any.
 fn forwarded(input: &[u8]) -> Option<Forwarded> {
     let mut parser = RequestParser::new(Protocol::Memcache);
     let mut rest = input;
@@ -293,7 +293,7 @@ fn every_number_we_forward_is_one_to_every_memcached() {
     check(&servers, &requests);
 }
 
-/// What a key of ours holds is what a server's holds.
+/// A key holds the same here and on a server.
 #[test]
 fn every_byte_that_we_let_into_a_key_is_in_the_key_of_every_memcached() {
     let servers = start_all();

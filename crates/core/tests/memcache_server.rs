@@ -167,7 +167,7 @@ fn responses(mut bytes: &[u8]) -> usize {
     count
 }
 
-/// What is said of the front of `input`, or of what is composed of it.
+/// The verdict on the front of `input`, or on what is composed of it.
 fn parse(input: &[u8]) -> Parse {
     let mut parser = RequestParser::new(Protocol::Memcache);
     let parse = parser.parse(input, &LIMITS);

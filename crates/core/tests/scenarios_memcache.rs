@@ -1,4 +1,4 @@
-//! What a memcached is sent, and what the proxy says itself in its protocol.
+//! Bytes sent to a memcached, and the proxy's own words in its protocol.
 
 #![allow(dead_code, reason = "the support module serves several test files")]
 

@@ -166,7 +166,7 @@ fn a_hundred_half_requests_delay_a_client_by_half_its_time_out() {
     hand.wait_ms(499);
     assert!(holders.iter().all(|&holder| !hand.is_closed(holder)));
     hand.wait_ms(1);
-    // As many as need be, together.
+    // Enough of them, together.
     let closed = holders.iter().filter(|&&holder| hand.is_closed(holder));
     assert!((20..40).contains(&closed.count()));
     hand.say(hand.conn(1), bulk("a").as_bytes());

@@ -1,4 +1,4 @@
-//! What counts against a server and what does not: servers that take a connection and refuse to serve it,
+//! Faults that count against a server, and faults that do not: servers that take a connection and refuse to serve it,
 //! and errors that are the proxy's own. A hand-driven engine in virtual time.
 //! The numbers before the tests are those of `docs/compat.md`.
 

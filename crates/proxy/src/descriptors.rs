@@ -10,7 +10,7 @@ use crate::limits::{DESCRIPTORS_PER_WORKER, DESCRIPTORS_RESERVED};
 use crate::log::{Level, log};
 use crate::net::errno;
 
-/// As many descriptors as the system allows; returns how many that are, `None` for any number.
+/// Takes all the descriptors that the system allows; returns their number, `None` for any number.
 pub(crate) fn raise_limit() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     let before = limit.current;

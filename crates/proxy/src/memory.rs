@@ -1,4 +1,4 @@
-//! What the engines hold together, and how memory that they gave up goes back to the system.
+//! The memory that the engines hold together, and how memory that they gave up goes back to the system.
 //!
 //! The allocator keeps what lies between pieces still in use. The steady state allocates nothing, so
 //! a pass over its free lists disturbs nobody; it is made only after a burst has given enough back.
@@ -13,7 +13,7 @@ use twemproxy_core::time::Micros;
 
 use crate::limits::{TRIM_AFTER_LEN, TRIM_PERIOD};
 
-/// What each engine of the process holds, and when its clients will have waited long enough: `memory_limit` is
+/// Holdings of each engine, and when its clients will have waited long enough: `memory_limit` is
 /// a limit of the process. Each worker writes its own numbers once per tick.
 #[derive(Clone, Debug)]
 pub(crate) struct Holdings {

@@ -73,7 +73,7 @@ pub(crate) struct WorkerParts {
     pub(crate) clock: Clock,
     /// What the acceptor deals by.
     pub(crate) clients: Arc<ClientCount>,
-    /// What all engines hold.
+    /// The holdings of all engines.
     pub(crate) holdings: Holdings,
 }
 

@@ -125,7 +125,7 @@ fn assert_accepted(text: &str) {
 
 const OK: &str = "nutcracker: configuration file 'f.yml' syntax is ok\n";
 
-/// What is said of a good file, as 0.5 said it.
+/// The verdict on a good file, in 0.5's words.
 fn without_warnings(said: &str) -> String {
     let lines = said.split_inclusive('\n');
     lines.filter(|line| !line.contains(": warning: ")).collect()

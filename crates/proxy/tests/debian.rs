@@ -19,7 +19,7 @@ const INIT_SCRIPT: &str = "/etc/init.d/nutcracker";
 const UNIT: &str = "/lib/systemd/system/nutcracker.service";
 const PID_FILE: &str = "/run/nutcracker/nutcracker.pid";
 
-/// What the package's scripts find. systemd is not seen, or it would be asked to do the scripts' work. The shell stays: as the
+/// The world that the package's scripts find. systemd is hidden, or it would be asked to do the scripts' work. The shell stays: as the
 /// first process of the namespace it takes the daemons that ended.
 const STAGE: &str = "set -e
     mount -t tmpfs none /run
@@ -149,7 +149,7 @@ fn exec_line(unit: &str, key: &str) -> String {
     line.unwrap().to_owned()
 }
 
-/// As a service manager runs the line: options from the environment file, the package's user, the root directory.
+/// Runs the line like a service manager: options from the environment file, the package's user, the root directory.
 fn as_service(line: &str) -> String {
     format!(
         "set -a; . /etc/default/nutcracker
@@ -160,7 +160,7 @@ fn as_service(line: &str) -> String {
 // D70
 #[test]
 fn the_packages_init_script_starts_reloads_restarts_and_stops_it() {
-    // As shipped.
+    // The file as the package ships it.
     let Some(world) =
         World::start("# extra daemon options; see nutcracker --help\nDAEMON_OPTS=\"\"\n")
     else {
@@ -177,7 +177,7 @@ fn the_packages_init_script_starts_reloads_restarts_and_stops_it() {
     assert_eq!(status, 0, "{said}");
     assert!(world.init("start").contains("already started"));
 
-    // As logrotate does it: away with the old file, then the script's reload.
+    // Like logrotate: away with the old file, then the script's reload.
     let log = "/var/log/nutcracker/nutcracker.log";
     assert!(world.done(&format!("cat {log}")).contains("started on pid"));
     world.done(&format!("mv {log} {log}.1"));

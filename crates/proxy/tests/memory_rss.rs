@@ -1,4 +1,4 @@
-//! What the real binary takes of the machine's memory, whatever clients do: resident memory stays within
+//! Resident memory of the real binary, whatever clients do: it stays within
 //! `memory_limit` and a quarter, and what the process takes beside its buffers.
 
 use std::io::Write;
@@ -12,7 +12,7 @@ use twemproxy_testkit::wire::{DEADLINE, Wire};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nutcracker");
 const MIB: usize = 1024 * 1024;
-/// Of all proxies here.
+/// The limit of all proxies here.
 const MEMORY_LIMIT: usize = 48 * MIB;
 const RESIDENT_MAX_KIB: u64 = (48 + 48 / 4 + 64) * 1024;
 

@@ -1,4 +1,4 @@
-//! What the proxy says, where it cannot be said: no output holds it up or ends it.
+//! Output that cannot be written holds up or ends no process.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs::{self, File, OpenOptions};

@@ -7,7 +7,7 @@ use twemproxy_testkit::wire::Wire;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nutcracker");
 
-/// What fills a server, a request of each protocol, its success, and the server's refusal.
+/// The option that fills a server, a request of each protocol, its success, and the server's refusal.
 struct Words {
     kind: ServerKind,
     limit: [&'static str; 2],

@@ -27,7 +27,7 @@ pub enum Event {
         start: usize,
         /// Bytes of the line.
         len: usize,
-        /// What it became.
+        /// Its outcome.
         frame: Vec<u8>,
         /// The parsed result.
         request: Request,

@@ -144,7 +144,7 @@ impl Runner<'_> {
     fn warm_up(&self, cell: &Cell) {
         let mut candidates = self.candidates.iter();
         if let Some(first) = candidates.find(|one| cell.candidates.contains(&one.name)) {
-            // What is wrong with it the counted runs will tell.
+            // The counted runs will tell what is wrong with it.
             let _ = run(cell, first, self.plan, &[]);
         }
     }

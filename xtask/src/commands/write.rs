@@ -140,7 +140,7 @@ fn describe(keys: &Keys) -> String {
     }
 }
 
-/// What becomes of the patterns of SORT.
+/// The treatment of SORT's patterns.
 const PATTERNS: &str = "a pattern of BY or GET with `*` needs a hash tag before it that brings its keys to the same server";
 
 fn why(reason: Reason) -> &'static str {

@@ -157,7 +157,7 @@ pub(super) fn compare(pair: &Pair) -> Vec<Cell> {
     cells
 }
 
-/// What is said of a bad option: the line, and the usage of `theirs` with our additions.
+/// The words for a bad option: the line, and the usage of `theirs` with our additions.
 fn refusal(line: &str, theirs: &Said) -> Said {
     let usage = with_our_additions(&theirs.stderr);
     let body = usage.splitn(2, |&byte| byte == b'\n').nth(1);

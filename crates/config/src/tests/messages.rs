@@ -1,4 +1,4 @@
-//! What is said beyond the words of nutcracker 0.5.
+//! Messages beyond the words of nutcracker 0.5.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -139,7 +139,7 @@ fn pools_that_share_servers_are_told_once_for_each_pair() {
              other's keys",
         ]
     );
-    // Of one redis, two databases; of one pool, two names.
+    // Two databases of one redis, and two names in one pool.
     let database = |n| format!("  redis: true\n  redis_db: {n}\n{}", list(&[1]));
     let text = fine("a", 1, &database(0)) + &fine("b", 2, &database(1));
     assert_eq!(warnings_of(&text, known, NO_WAIT), Vec::<String>::new());

@@ -38,14 +38,14 @@ impl Ledger {
         self.held -= len;
     }
 
-    /// What took `before` bytes takes `after` now.
+    /// Something that took `before` bytes takes `after` now.
     #[inline]
     pub fn change(&mut self, before: usize, after: usize) {
         self.charge(after);
         self.free(before);
     }
 
-    /// As [`Self::free`], for a length counted in 64 bits.
+    /// Like [`Self::free`], for a length counted in 64 bits.
     #[inline]
     pub fn free_long(&mut self, len: u64) {
         debug_assert!(len <= self.held, "only what was charged is given up");

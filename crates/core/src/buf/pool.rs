@@ -18,7 +18,7 @@ pub struct ChunkPool {
     /// The fewest that were free since the last [`Self::tidy`]: so many were not needed.
     least: [usize; CLASSES.len()],
     released: u64,
-    /// Of everything that is not free.
+    /// Bytes of everything that is not free.
     pub(crate) ledger: Ledger,
 }
 

@@ -110,7 +110,7 @@ pub(crate) struct Client {
     pub(crate) resuming: bool,
     /// The client's EOF was read while its requests were not being parsed.
     pub(crate) eof_read: bool,
-    /// What it has kept has waited for memory for too long: each request gets an error.
+    /// Its kept requests have waited for memory for too long: each gets an error.
     pub(crate) is_overdue: bool,
     /// `client_output_limit`
     pub(crate) output_limit: u64,

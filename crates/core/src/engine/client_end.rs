@@ -21,7 +21,7 @@ pub enum ClientEnd {
     ReplyBroken,
     /// A request of it could not begin for a whole `timeout`, for want of memory, and is not complete.
     Overdue,
-    /// What it has not read reached `client_output_limit`.
+    /// Its unread output reached `client_output_limit`.
     OutputLimit,
     /// It held memory that others waited for.
     MemoryWait,
@@ -90,7 +90,7 @@ impl ClientEnd {
         self.row().1
     }
 
-    /// What the log says.
+    /// The words in the log.
     #[must_use]
     pub const fn text(self) -> &'static str {
         self.row().2

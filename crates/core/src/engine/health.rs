@@ -232,7 +232,7 @@ impl Engine {
             }
             state.health.is_ejected = shard.state != ShardState::Up;
             let gate = match shard.state {
-                // What the owner makes of the last failure is still to come.
+                // The owner's answer to the last failure is still to come.
                 ShardState::Up if state.gate == Gate::Held => continue,
                 ShardState::Up | ShardState::Rehashed => Gate::Open,
                 ShardState::Down => Gate::Down,

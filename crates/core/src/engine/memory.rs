@@ -59,7 +59,7 @@ impl Waiter {
     }
 }
 
-/// What the other engines of the process hold, and want.
+/// Holdings and wishes of the other engines of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Others {
     /// Bytes they hold together.
@@ -232,7 +232,7 @@ impl Engine {
             self.shared.memory.closed_at = now;
             self.close_for_waiting();
             if !self.shared.is_short() {
-                // What is left is held by those who wait: the margin that keeps them from coming all at
+                // The rest is held by those who wait: the margin that keeps them from coming all at
                 // once would keep them for ever.
                 self.wake_waiting();
             }

@@ -167,7 +167,7 @@ impl Engine {
         self.obey(mail);
     }
 
-    /// What the owner of the servers' health is to be told, until `None`.
+    /// The next report for the owner of the servers' health; `None` if there is none.
     #[must_use]
     pub fn poll_mail(&mut self) -> Option<Report> {
         self.reports.pop_front()

@@ -34,18 +34,18 @@ pub(crate) enum Pending {
     Waiting,
     /// Its response comes in pieces, and before its turn or, if it is not long, in its turn.
     Partial {
-        /// What has come of it.
+        /// The bytes that have come.
         held: Vec<u8>,
         /// It will be passed on piece by piece when its turn comes.
         is_long: bool,
-        /// As [`Self::Brittle`].
+        /// See [`Self::Brittle`].
         is_brittle: bool,
     },
     /// Its response is long, comes in pieces and is passing through to the client.
     Streaming {
         /// How much of it has been queued so far.
         queued: u64,
-        /// As [`Self::Brittle`].
+        /// See [`Self::Brittle`].
         is_brittle: bool,
     },
     /// A server has it, and the client wants no response.
@@ -259,7 +259,7 @@ impl Order {
         }
     }
 
-    /// So many bytes more of the head's response, which streams, have been queued.
+    /// Notes that `len` more bytes of the head's streaming response were queued.
     pub(crate) fn count_streamed(&mut self, len: u64) {
         if let Pending::Streaming { queued, .. } = self.pending_mut(self.head_seq) {
             *queued += len;

@@ -35,14 +35,14 @@ impl Engine {
         } else {
             let kept = client.recv.len();
             self.scratch[..kept].copy_from_slice(client.recv.filled());
-            // What was known of the frame is of no use for the next one.
+            // Knowledge of this frame is of no use for the next one.
             client.recv.expect(0);
             self.parse_read(id, kept, len);
         }
         self.after_parsing(id, before);
     }
 
-    /// What follows the parsing of a client that had kept `before` bytes: it has too much, or nothing to do.
+    /// Ends the parsing of a client that had kept `before` bytes: it may hold too much, or have nothing to do.
     fn after_parsing(&mut self, id: ClientId, before: usize) {
         let Some(client) = self.clients.roster.get_mut(id) else {
             return;
@@ -315,7 +315,7 @@ impl Engine {
             let pressed = &mut self.shared.memory.pressed;
             pressed.retain(|waiter| waiter.id != id);
         }
-        // What waited for room waited before it was looked at whether there is memory for it.
+        // A request that waited for room has not been held against memory yet.
         let is_fresh = client.pause == Pause::Own;
         client.go_on();
         let before = client.recv.len();

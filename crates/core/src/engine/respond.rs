@@ -75,7 +75,7 @@ impl Engine {
             }
             outcome
         };
-        // What is kept is a line; where it ends is not known.
+        // A line is kept; its end is not known.
         conn.recv.expect(0);
         if outcome.is_served
             && outcome.fatal.is_none()

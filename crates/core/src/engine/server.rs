@@ -487,12 +487,12 @@ impl ServerConn {
     }
 }
 
-/// What this engine knows of one server's health; the count of failures that decides is the owner's.
+/// One server's health as this engine knows it; the count of failures that decides is the owner's.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// It has failed: its next healthy response is to be reported.
     pub(crate) is_watched: bool,
-    /// What this engine has reported since the last healthy response that it saw.
+    /// Failures that this engine has reported since the last healthy response that it saw.
     pub(crate) failures: u32,
     /// How many failures this engine has reported.
     pub(crate) reports: u32,

@@ -52,7 +52,7 @@ impl Shared {
     }
 }
 
-/// What is held, against the limits.
+/// The bytes held, and the limits.
 impl Shared {
     /// Bytes held, by all engines of the process.
     #[inline]

@@ -17,7 +17,7 @@ pub(crate) struct Window {
     response_units: u16,
     /// How often the first window has doubled.
     doublings: u8,
-    /// As many requests have been in flight as may be, and no large response has come since.
+    /// The window has been full, and no large response has come since.
     is_used: bool,
 }
 
@@ -55,7 +55,7 @@ impl Window {
         }
     }
 
-    /// So many requests are in flight, and the client has more.
+    /// Notes that `count` requests are in flight and the client has more.
     pub(crate) fn note_in_flight(&mut self, count: u32) {
         self.is_used = self.response_units == 0 && count >= self.in_flight_max();
     }

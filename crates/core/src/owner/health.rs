@@ -62,7 +62,7 @@ struct Pool {
     /// In force.
     topology: Arc<Topology>,
     distribution: Distribution,
-    /// What an ejected server's shard is.
+    /// The state of an ejected server's shard.
     ejected: ShardState,
     failure_limit: u32,
     retry_timeout: Span,
@@ -147,7 +147,7 @@ impl HealthOwner {
         self.next
     }
 
-    /// What the engines are to be told, until `None`.
+    /// The next mail for the engines; `None` if there is none.
     #[must_use]
     pub fn poll_mail(&mut self) -> Option<Mail> {
         self.mail.pop_front()

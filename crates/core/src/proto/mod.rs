@@ -375,7 +375,7 @@ impl Invalid {
 ///
 /// # Errors
 ///
-/// What is wrong with the line; the client is to be closed.
+/// The line is wrong; the client is to be closed.
 pub fn compose(protocol: Protocol, line: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
     match protocol {
         Protocol::Redis => redis::inline::to_array(line, out).map_err(Invalid::Redis),

@@ -16,7 +16,7 @@ static STARTED: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct Server {
     child: Child,
     socket: PathBuf,
-    /// What it answers to `version`.
+    /// Its answer to `version`.
     pub(crate) version: Vec<u8>,
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Event {
 /// Token of the [`Waker`]. Beyond any connection's: nobody holds 2^32 of them.
 pub(crate) const WAKER_TOKEN: u64 = u64::MAX;
 
-/// What is awaited of a connection. An urgent byte is told of on Linux alone.
+/// Events awaited of a connection. An urgent byte is told of on Linux alone.
 #[cfg(target_os = "linux")]
 const INTEREST: Interest = Interest::READABLE
     .add(Interest::WRITABLE)

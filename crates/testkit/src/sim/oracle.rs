@@ -421,7 +421,7 @@ impl World {
         }
     }
 
-    /// What is really there is what counts as held, and little more for each connection.
+    /// The memory that is really there is what counts as held, and little more for each connection.
     fn check_footprint(&self, held: u64) {
         let workers = self.workers.iter();
         let footprint: u64 = workers.map(|worker| worker.engine.footprint()).sum();

@@ -127,7 +127,7 @@ impl World {
         &mut worker.engine
     }
 
-    /// What the other workers hold, if there are any.
+    /// Holdings of the other workers, if there are any.
     fn others(&self, at: usize) -> Option<Others> {
         let others = self
             .workers

@@ -49,7 +49,7 @@ pub enum Shape {
     FlushAll,
     /// Anything.
     Quit,
-    /// What to list, which may be nothing.
+    /// The list's name, which may be empty.
     Stats,
     /// Refused; anything.
     Refused,

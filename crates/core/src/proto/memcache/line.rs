@@ -358,7 +358,7 @@ fn number_u32(word: &[u8]) -> Option<u32> {
     digits_u32(word).filter(|_| word.len() <= 10)
 }
 
-/// As [`number_u32`], for 64 bits.
+/// Like [`number_u32`], for 64 bits.
 #[inline]
 fn number_u64(word: &[u8]) -> Option<u64> {
     digits_u64(word).filter(|_| word.len() <= 20)

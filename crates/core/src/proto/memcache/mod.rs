@@ -17,7 +17,7 @@ pub mod response;
 pub mod split;
 mod words;
 
-/// What is wrong with a request; [`own`] has the words.
+/// Faults of a request; [`own`] has the words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invalid {
     /// Unknown command, or a wrong number of words.

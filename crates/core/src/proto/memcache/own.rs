@@ -15,7 +15,7 @@ use crate::proto::Request;
 /// The question that any healthy server answers.
 pub const PROBE: &[u8] = b"version\r\n";
 
-/// What a client is told that may not come in.
+/// The words to a client that may not come in.
 pub const TOO_MANY_CLIENTS: &[u8] = b"ERROR Too many open connections\r\n";
 
 /// Whether this is what [`PROBE`] is answered with.
@@ -88,7 +88,7 @@ pub fn write_miss(request: &Request, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// What `stats` tells: known without a server.
+/// The figures of `stats`: known without a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stats {
     /// Number of the process.

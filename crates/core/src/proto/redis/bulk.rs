@@ -39,7 +39,7 @@ pub(super) fn at(bytes: &[u8], at: u32) -> Option<Word> {
     ended(bytes, Word::new(at, header_len, len))
 }
 
-/// As [`at`], for texts of ten to 99 bytes alone: fewer instructions where nearly all are.
+/// Like [`at`], for texts of ten to 99 bytes alone: fewer instructions where nearly all are.
 #[inline(always)]
 pub(super) fn two_digit_at(bytes: &[u8], at: u32) -> Option<Word> {
     let len = scan::two_digit_header(b'$', bytes.get(to_usize(at)..)?)?;

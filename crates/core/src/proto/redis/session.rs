@@ -70,7 +70,7 @@ pub(super) enum Replies {
 }
 
 impl Session {
-    /// Of a client that just connected.
+    /// The session of a client that just connected.
     #[must_use]
     pub fn new(id: u64) -> Self {
         Self {

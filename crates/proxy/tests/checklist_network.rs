@@ -2,10 +2,11 @@
 //! limits, and what exactly reaches a server.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -15,7 +16,7 @@ use twemproxy_testkit::harness::{
 };
 use twemproxy_testkit::model::redis::{array_of, bulk};
 use twemproxy_testkit::transcripts::filler;
-use twemproxy_testkit::wire::Wire;
+use twemproxy_testkit::wire::{DEADLINE, Wire};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nutcracker");
 
@@ -166,6 +167,22 @@ fn the_limit_of_clients_is_one_for_all_workers() {
     }
 }
 
+#[test]
+fn a_client_has_an_id_that_no_other_worker_gives() {
+    let dir = private_dir();
+    let config = ConfigBuilder::new(dir.path()).pool(lonely(POOL));
+    let proxy = Proxy::start(BINARY, dir.path(), &config, &["--workers=3"]);
+    let mut clients: Vec<Wire> = (0..12).map(|_| proxy.connect(POOL)).collect();
+    let ids: BTreeSet<Vec<u8>> = clients
+        .iter_mut()
+        .map(|client| {
+            client.send(&array_of(&["CLIENT", "ID"]));
+            client.read_redis()
+        })
+        .collect();
+    assert_eq!(ids.len(), clients.len(), "{ids:?}");
+}
+
 // C132 D16
 #[test]
 fn the_limit_of_descriptors_is_raised() {
@@ -245,4 +262,44 @@ fn a_multi_get_reaches_each_server_with_a_blank_at_its_end() {
         asked.extend(words);
     }
     assert_eq!(asked.len(), keys.len());
+}
+
+/// Reads to the end; a reset instead of it is an error.
+fn read_to_end(mut client: UnixStream) -> Vec<u8> {
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    all
+}
+
+/// Closing with unread input resets the connection, which may take the last reply along.
+#[test]
+fn a_close_with_unread_input_is_no_reset() {
+    // More than one read takes, less than a close drops, and a socket's buffers hold it.
+    const BEHIND_QUIT: usize = 80_000;
+    let dir = private_dir();
+    let config = ConfigBuilder::new(dir.path()).pool(lonely(POOL).set("client_connections", "2"));
+    let mut proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
+    wait_for("the harness' client ends", || {
+        (proxy.stat(POOL, &["client_connections"]) == 0).then_some(())
+    });
+    let socket = proxy.socket(POOL).to_owned();
+    let mut clients = [(); 2].map(|()| UnixStream::connect(&socket).unwrap());
+    for client in &mut clients {
+        client.write_all(&array_of(&["PING"])).unwrap();
+        client.read_exact(&mut [0; 7]).unwrap();
+    }
+    // While it is stopped all of this gets there, and nothing is read.
+    proxy.process().pause();
+    let mut refused = UnixStream::connect(&socket).unwrap();
+    refused.write_all(&[b'x'; 1000]).unwrap();
+    let [mut leaving, _stays] = clients;
+    leaving.set_write_timeout(Some(DEADLINE)).unwrap();
+    leaving
+        .write_all(&[&b"QUIT\r\n"[..], &[b'x'; BEHIND_QUIT]].concat())
+        .unwrap();
+    proxy.process().resume();
+    assert_eq!(read_to_end(leaving), b"+OK\r\n");
+    let words = b"-ERR max number of clients reached\r\n";
+    assert_eq!(read_to_end(refused), words);
 }

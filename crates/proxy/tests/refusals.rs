@@ -112,6 +112,15 @@ fn eject_and_restore(words: &Words, limit: usize) {
     assert!(!proxy.log().contains("AUTH"), "the pool has no password");
     assert_eq!((0..500).filter(|&n| ask(n)).count(), 0);
     assert_eq!(proxy.stat(POOL, &["server_ejects"]), 1);
+    wait_for("the connections counted are those that are open", || {
+        let stats = proxy.stats();
+        let of_pool = |path: &[&str]| proxy.stat(POOL, path);
+        let open = of_pool(&["client_connections"])
+            + of_pool(&["s0", "server_connections"])
+            + of_pool(&["s1", "server_connections"]);
+        let listeners = 1;
+        (stats["curr_connections"].as_i64() == Some(listeners + open)).then_some(())
+    });
 
     drop(held);
     proxy.wait_logged("restored");

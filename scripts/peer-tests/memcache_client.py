@@ -37,7 +37,8 @@ def main(path: str) -> None:
 
     big = bytes(range(256)) * 3000
     assert client.set("big", big) and client.get("big") == big
-    refused(lambda: client.stats())
+    assert b"version" in client.stats()
+    refused(lambda: client.cache_memlimit(64))
     assert client.flush_all() and client.get("a") is None
 
 

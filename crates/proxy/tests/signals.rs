@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 use twemproxy_testkit::harness::{
-    ConfigBuilder, POOL, PoolBuilder, Proxy, ServerKind, private_dir, wait_for,
+    Bed, ConfigBuilder, POOL, PoolBuilder, Proxy, ServerKind, private_dir, wait_for,
 };
 use twemproxy_testkit::wire::Wire;
 
@@ -132,6 +132,48 @@ fn a_drain_finishes_what_is_in_flight_and_takes_nobody_new() {
     client.expect(b"$1\r\nx\r\n");
     client.expect_close();
     stage.expect_clean_end();
+}
+
+/// Nanoseconds of CPU that a process has had, all threads.
+fn cpu_time(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let stats = tasks.map(|task| {
+        let path = task.expect("a thread is listed").path().join("schedstat");
+        fs::read_to_string(path).unwrap_or_default()
+    });
+    stats
+        .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// The signal and the request reach the worker in one tick, because the one before is long: it cuts a line of
+/// hundreds of thousands of keys into requests.
+#[test]
+fn a_request_that_arrives_with_the_signal_is_served() {
+    const BUSY: u64 = 20_000_000;
+    let Some(mut bed) = Bed::start(BINARY, ServerKind::Memcached, 1) else {
+        return;
+    };
+    let (mut busy, mut quick) = (bed.client(), bed.client());
+    quick.roundtrip(b"get a\r\n", b"END\r\n");
+    let keys: String = (0..400_000).map(|key| format!(" key{key}")).collect();
+    busy.send(format!("get{keys}").as_bytes());
+    let pid = bed.proxy.process().pid();
+    let mut before = cpu_time(pid);
+    wait_for("all of it is read", || {
+        let now = cpu_time(pid);
+        let is_idle = now == before;
+        before = now;
+        is_idle.then_some(())
+    });
+    busy.send(b"\r\n");
+    wait_for("the line is cut up", || {
+        (cpu_time(pid) > before + BUSY).then_some(())
+    });
+    bed.proxy.process().signal(Signal::TERM);
+    quick.send(b"get a\r\n");
+    quick.expect(b"END\r\n");
+    quick.expect_close();
 }
 
 // D20

@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     holdings: Holdings,
     /// The supervisor has asked for it; the engine learns of it at the end of the tick.
     drain_asked: bool,
+    /// New clients, to be taken at the end of the tick's reads.
+    accepted: Vec<(PoolIdx, Stream)>,
 }
 
 /// What a worker is made of.
@@ -124,6 +126,7 @@ impl Worker {
             clients: parts.clients,
             holdings: parts.holdings,
             drain_asked: false,
+            accepted: Vec::new(),
         }
     }
 
@@ -172,6 +175,7 @@ impl Worker {
             self.handle_event(event, now);
         }
         self.read_ready(now);
+        self.accept_all(now);
         if mem::take(&mut self.drain_asked) {
             // After the reads: whoever's request has arrived is not idle.
             self.engine.start_drain(now);
@@ -248,15 +252,24 @@ impl Worker {
     }
 
     fn read_mail(&mut self, now: Micros) {
-        // A client that was closed in this tick goes before its place is taken by a new one.
-        self.perform_actions(now);
         while let Ok(mail) = self.mailbox.try_recv() {
             match mail {
-                ToWorker::Accepted { pool, stream } => self.accept(pool, stream, now),
+                ToWorker::Accepted { pool, stream } => self.accepted.push((pool, stream)),
                 ToWorker::Resolved { conn, addresses } => self.resolved(conn, addresses, now),
                 ToWorker::Health(mail) => self.engine.handle_mail(mail, now),
                 ToWorker::Drain => self.drain_asked = true,
             }
+        }
+    }
+
+    /// Takes the new clients, after the reads: a client that has gone makes room for one that comes.
+    fn accept_all(&mut self, now: Micros) {
+        if self.accepted.is_empty() {
+            return;
+        }
+        self.perform_actions(now);
+        for (pool, stream) in mem::take(&mut self.accepted) {
+            self.accept(pool, stream, now);
         }
     }
 

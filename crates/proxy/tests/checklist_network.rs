@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -16,7 +16,7 @@ use twemproxy_testkit::harness::{
 };
 use twemproxy_testkit::model::redis::{array_of, bulk};
 use twemproxy_testkit::transcripts::filler;
-use twemproxy_testkit::wire::{DEADLINE, Wire};
+use twemproxy_testkit::wire::Wire;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nutcracker");
 
@@ -262,44 +262,4 @@ fn a_multi_get_reaches_each_server_with_a_blank_at_its_end() {
         asked.extend(words);
     }
     assert_eq!(asked.len(), keys.len());
-}
-
-/// Reads to the end; a reset instead of it is an error.
-fn read_to_end(mut client: UnixStream) -> Vec<u8> {
-    client.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut all = Vec::new();
-    client.read_to_end(&mut all).unwrap();
-    all
-}
-
-/// Closing with unread input resets the connection, which may take the last reply along.
-#[test]
-fn a_close_with_unread_input_is_no_reset() {
-    // More than one read takes, less than a close drops, and a socket's buffers hold it.
-    const BEHIND_QUIT: usize = 80_000;
-    let dir = private_dir();
-    let config = ConfigBuilder::new(dir.path()).pool(lonely(POOL).set("client_connections", "2"));
-    let mut proxy = Proxy::start(BINARY, dir.path(), &config, &[]);
-    wait_for("the harness' client ends", || {
-        (proxy.stat(POOL, &["client_connections"]) == 0).then_some(())
-    });
-    let socket = proxy.socket(POOL).to_owned();
-    let mut clients = [(); 2].map(|()| UnixStream::connect(&socket).unwrap());
-    for client in &mut clients {
-        client.write_all(&array_of(&["PING"])).unwrap();
-        client.read_exact(&mut [0; 7]).unwrap();
-    }
-    // While it is stopped all of this gets there, and nothing is read.
-    proxy.process().pause();
-    let mut refused = UnixStream::connect(&socket).unwrap();
-    refused.write_all(&[b'x'; 1000]).unwrap();
-    let [mut leaving, _stays] = clients;
-    leaving.set_write_timeout(Some(DEADLINE)).unwrap();
-    leaving
-        .write_all(&[&b"QUIT\r\n"[..], &[b'x'; BEHIND_QUIT]].concat())
-        .unwrap();
-    proxy.process().resume();
-    assert_eq!(read_to_end(leaving), b"+OK\r\n");
-    let words = b"-ERR max number of clients reached\r\n";
-    assert_eq!(read_to_end(refused), words);
 }

@@ -146,16 +146,10 @@ fn cpu_time(pid: u32) -> u64 {
         .sum()
 }
 
-/// The signal and the request reach the worker in one tick, because the one before is long: it cuts a line of
-/// hundreds of thousands of keys into requests.
-#[test]
-fn a_request_that_arrives_with_the_signal_is_served() {
+/// Begins a tick that takes long: a line of hundreds of thousands of keys is cut into requests. What arrives
+/// meanwhile reaches the worker in one tick, the next.
+fn keep_busy(bed: &mut Bed, busy: &mut Wire) {
     const BUSY: u64 = 20_000_000;
-    let Some(mut bed) = Bed::start(BINARY, ServerKind::Memcached, 1) else {
-        return;
-    };
-    let (mut busy, mut quick) = (bed.client(), bed.client());
-    quick.roundtrip(b"get a\r\n", b"END\r\n");
     let keys: String = (0..400_000).map(|key| format!(" key{key}")).collect();
     busy.send(format!("get{keys}").as_bytes());
     let pid = bed.proxy.process().pid();
@@ -170,10 +164,39 @@ fn a_request_that_arrives_with_the_signal_is_served() {
     wait_for("the line is cut up", || {
         (cpu_time(pid) > before + BUSY).then_some(())
     });
+}
+
+#[test]
+fn a_request_that_arrives_with_the_signal_is_served() {
+    let Some(mut bed) = Bed::start(BINARY, ServerKind::Memcached, 1) else {
+        return;
+    };
+    let (mut busy, mut quick) = (bed.client(), bed.client());
+    quick.roundtrip(b"get a\r\n", b"END\r\n");
+    keep_busy(&mut bed, &mut busy);
     bed.proxy.process().signal(Signal::TERM);
     quick.send(b"get a\r\n");
     quick.expect(b"END\r\n");
     quick.expect_close();
+}
+
+#[test]
+fn a_client_that_goes_makes_room_for_one_that_comes() {
+    let bed = Bed::start_with(BINARY, ServerKind::Memcached, 1, |pool| {
+        pool.set("client_connections", "2")
+    });
+    let Some(mut bed) = bed else {
+        return;
+    };
+    wait_for("the harness' client ends", || {
+        (bed.proxy.stat(POOL, &["client_connections"]) == 0).then_some(())
+    });
+    let (mut busy, mut leaving) = (bed.client(), bed.client());
+    leaving.roundtrip(b"get a\r\n", b"END\r\n");
+    keep_busy(&mut bed, &mut busy);
+    drop(leaving);
+    let mut coming = bed.client();
+    coming.roundtrip(b"get a\r\n", b"END\r\n");
 }
 
 // D20

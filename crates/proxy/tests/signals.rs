@@ -180,25 +180,6 @@ fn a_request_that_arrives_with_the_signal_is_served() {
     quick.expect_close();
 }
 
-#[test]
-fn a_client_that_goes_makes_room_for_one_that_comes() {
-    let bed = Bed::start_with(BINARY, ServerKind::Memcached, 1, |pool| {
-        pool.set("client_connections", "2")
-    });
-    let Some(mut bed) = bed else {
-        return;
-    };
-    wait_for("the harness' client ends", || {
-        (bed.proxy.stat(POOL, &["client_connections"]) == 0).then_some(())
-    });
-    let (mut busy, mut leaving) = (bed.client(), bed.client());
-    leaving.roundtrip(b"get a\r\n", b"END\r\n");
-    keep_busy(&mut bed, &mut busy);
-    drop(leaving);
-    let mut coming = bed.client();
-    coming.roundtrip(b"get a\r\n", b"END\r\n");
-}
-
 // D20
 #[test]
 fn a_drain_ends_at_its_time_out() {

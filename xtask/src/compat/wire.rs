@@ -78,7 +78,12 @@ const MEMCACHED: [&str; 27] = [
 ];
 
 /// Our bytes where 0.5 sends others.
-const BETTER: [(&str, &str, &str); 2] = [
+const BETTER: [(&str, &str, &str); 3] = [
+    (
+        r#"memcached "  get   a  \n""#,
+        "D41",
+        "[memcached0] get   a  \r\n => VALUE a 0 10\r\nmemcached0\r\nEND\r\n",
+    ),
     (
         "db on a unix socket: first request",
         "D18",

@@ -1,6 +1,6 @@
 //! Values under generational ids that somebody else gives out.
 //!
-//! The owner of the topology gives out the ids of servers ([`crate::slab`] is how); engines and the
+//! The owner of the topology gives out the ids of servers (its slab is how); engines and the
 //! shell keep what they know of a server in tables like this one. A stale id misses instead of reaching
 //! the server that has its place now.
 

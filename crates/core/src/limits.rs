@@ -133,7 +133,7 @@ pub const CLIENT_IN_FLIGHT_MAX: u32 = if cfg!(small_limits) { 8 } else { 4096 };
 /// Requests of a new client in flight, and of one whose responses were large. Each time so many are in flight and
 /// half of them have brought small responses, twice as many are allowed, up to [`CLIENT_IN_FLIGHT_MAX`]: a few KB
 /// of requests can ask for hundreds of MB, and that they do is known only when responses come.
-pub const CLIENT_IN_FLIGHT_FIRST: u32 = if cfg!(small_limits) { 2 } else { 64 };
+pub const CLIENT_IN_FLIGHT_FIRST: u32 = if cfg!(small_limits) { 2 } else { 32 };
 
 /// Bytes of replies waiting for one client that are not yet many: a client with more begins no request while more
 /// than half of `memory_limit` is held.

@@ -314,13 +314,15 @@ fn plain_get_of_many(
     };
     let len = memchr(b'\n', bytes)? + 1;
     let line = bytes[..len].strip_suffix(CRLF)?;
-    if len > to_usize(limits.frame_len_max) || memchr(DEL, line).is_some() {
+    // A key takes two bytes at least: a line of this length has no more keys than a request may have.
+    let len_max = to_usize(limits.frame_len_max).min(2 * MEMCACHE_KEYS_MAX);
+    if len > len_max || memchr(DEL, line).is_some() {
         return None;
     }
     loop {
         let end = low_end(bytes, at);
         let is_key = (1..=MEMCACHE_KEY_LEN_MAX).contains(&(end - at));
-        if !is_key || parts.len() == MEMCACHE_KEYS_MAX {
+        if !is_key {
             return None;
         }
         let key = Span {

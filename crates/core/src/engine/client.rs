@@ -379,7 +379,7 @@ impl Client {
             self.order.respond_early(seq, bytes, pool);
             return false;
         }
-        if self.order.waiting_head().is_none() {
+        if self.order.is_head_held() {
             self.order.stream(&mut self.out, pool);
         }
         self.out.append(bytes, pool);

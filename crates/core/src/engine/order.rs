@@ -240,6 +240,12 @@ impl Order {
         }
     }
 
+    /// Whether pieces of the response to the head are held.
+    #[inline]
+    pub(crate) fn is_head_held(&self) -> bool {
+        matches!(self.entries.front(), Some(Pending::Partial { .. }))
+    }
+
     /// The response to the head begins to leave, with what is held of it.
     #[inline(never)]
     pub(crate) fn stream(&mut self, out: &mut SendQueue, pool: &mut ChunkPool) {

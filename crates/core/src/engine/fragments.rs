@@ -205,9 +205,11 @@ impl Engine {
             self.answer_failure(id, Closed::Refused, request);
             return Ok(());
         }
-        if work
-            .cut(self.protocol_of(id), frame.bytes(), request)
-            .is_err()
+        // Only lines of values are cut; other requests have no bound for a server's sake.
+        if merge == Merge::Values
+            && work
+                .cut(Protocol::Memcache, frame.bytes(), request)
+                .is_err()
         {
             let mut response = Vec::new();
             Invalid::TOO_MANY_FRAGMENTS.write(&[], &mut response);
@@ -242,8 +244,10 @@ impl Engine {
             work.stretches.reverse();
         }
         let seq = client.order.push(pending, &mut self.shared.chunks);
+        let mut is_any_down = false;
         for index in 0..fragment_count {
             let Some(conn) = work.fragments[index].conn else {
+                is_any_down = true;
                 continue;
             };
             let out = &mut self.upstream.chosen_mut(conn).out;
@@ -258,6 +262,9 @@ impl Engine {
             self.upstream
                 .queued(conn, outgoing, timeout, &mut self.shared);
         }
+        if !is_any_down {
+            return Ok(());
+        }
         for (index, plan) in work.fragments.iter().enumerate() {
             if plan.conn.is_none() {
                 let origin = fragment_origin(id, seq, index, fragment_count);
@@ -265,11 +272,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    fn protocol_of(&self, id: ClientId) -> Protocol {
-        let client = self.clients.roster.found(id);
-        self.pools[client.pool.index()].config.protocol
     }
 
     /// Makes each owner's parts its fragments, in server index order, and chooses its connection. Fails if
